@@ -1,0 +1,3 @@
+module nixos-go
+
+go 1.25.0

@@ -1,0 +1,7 @@
+module nixos-go/initrd-reset
+
+go 1.25.0
+
+require nixos-go v0.0.0
+
+replace nixos-go => ../

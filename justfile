@@ -1,0 +1,27 @@
+# Recipes only call scripts, so that nothing needs `just`.
+default:
+    @just --list
+
+# the main job, shown on a loop disk
+demo:
+    scripts/demo
+
+# every test
+test *ARGS:
+    scripts/test {{ARGS}}
+
+# formatting, linters, tidy modules
+lint:
+    scripts/lint
+
+# the speed targets of the reset, as ratios
+bench *ARGS:
+    scripts/bench {{ARGS}}
+
+# each fuzz target for TIME
+fuzz TIME="20s":
+    scripts/fuzz {{TIME}}
+
+# go mod tidy, every module
+tidy:
+    scripts/tidy
