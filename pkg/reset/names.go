@@ -1,6 +1,10 @@
 package reset
 
-import "strings"
+import (
+	"strings"
+
+	"nixos-go/pkg/keep"
+)
 
 // Names below the snapshots subvolume, in the folder of a volume.
 const (
@@ -17,9 +21,9 @@ const (
 const (
 	// ReadyName is the file that says that the reset which made the volume
 	// finished; it holds the Record.
-	ReadyName = ".boot-ready"
+	ReadyName = keep.ReadyName
 	// TrashName is the folder of what the last reset moved out of the way.
-	TrashName = ".immutability-trash"
+	TrashName = keep.TrashName
 )
 
 // DefaultSnapshots is the subvolume of the snapshots when no plan names one.

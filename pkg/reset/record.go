@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"nixos-go/pkg/keep"
 )
@@ -79,32 +80,10 @@ func ruleSet(s keep.Set) RuleSet {
 func (r RuleSet) parse() (keep.Set, error) { return keep.NewSet(r.Keep, r.Exclude) }
 
 func (r RuleSet) equal(o RuleSet) bool {
-	return equalStrings(r.Keep, o.Keep) && equalStrings(r.Exclude, o.Exclude)
+	return slices.Equal(r.Keep, o.Keep) && slices.Equal(r.Exclude, o.Exclude)
 }
 
-func equalStrings(a, b []string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
-}
-
-func equalRuleSets(a, b []RuleSet) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if !a[i].equal(b[i]) {
-			return false
-		}
-	}
-	return true
-}
+func equalRuleSets(a, b []RuleSet) bool { return slices.EqualFunc(a, b, RuleSet.equal) }
 
 // effectiveRules decides which rules a run uses. An older generation never wipes
 // what a newer one keeps: when the plan is older than the newest that the volume
