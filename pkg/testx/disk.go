@@ -29,6 +29,7 @@ type Filesystem struct {
 
 	tb      testing.TB
 	mounted bool
+	known   bool // to the driver, which has scanned the devices
 }
 
 // An Option changes how Disk and NewFilesystem make a file system.
@@ -94,7 +95,7 @@ func NewFilesystem(tb testing.TB, size int64, opts ...Option) *Filesystem {
 			f.Unmount()
 		}
 
-		if len(f.Devices) > 1 {
+		if f.known {
 			f.Forget()
 		}
 	})
@@ -178,6 +179,8 @@ func (f *Filesystem) TryMount(mountOptions string) error {
 				return err
 			}
 		}
+
+		f.known = true
 	}
 
 	for _, d := range f.Devices {
