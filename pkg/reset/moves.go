@@ -187,6 +187,9 @@ func (m *mover) move(path string) error {
 // is empty, and else both stay.
 func (m *mover) rename(from, to *os.File, name, path string) error {
 	err := unix.Renameat2(int(from.Fd()), name, int(to.Fd()), name, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EPERM) {
+		return m.renameLocked(from, to, name, path)
+	}
 	if !errors.Is(err, unix.EEXIST) {
 		return pathError("move nested subvolume", path, err)
 	}
@@ -205,6 +208,26 @@ func (m *mover) rename(from, to *os.File, name, path string) error {
 	m.v.warn("something new stands at %q: the subvolume that was there is now %q", path, aside)
 	return pathError("move nested subvolume", path,
 		unix.Renameat2(int(from.Fd()), name, int(to.Fd()), aside, unix.RENAME_NOREPLACE))
+}
+
+// renameLocked moves a subvolume whose root has a flag that forbids it.
+func (m *mover) renameLocked(from, to *os.File, name, path string) error {
+	root, err := openDir(from, name)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	flags, err := btrfs.Flags(root)
+	if err != nil {
+		return err
+	}
+	if flags&lockFlags == 0 {
+		return &os.PathError{Op: "move nested subvolume", Path: path, Err: unix.EPERM}
+	}
+	if err := btrfs.SetFlags(root, flags&^lockFlags); err != nil {
+		return err
+	}
+	return errors.Join(m.rename(from, to, name, path), btrfs.SetFlags(root, flags))
 }
 
 // dropEmptyDir removes an empty directory or subvolume that gave way, so that the
