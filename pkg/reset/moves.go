@@ -92,6 +92,7 @@ type mover struct {
 	old, new *os.File // roots
 	matcher  *keep.Matcher
 	readOnly []uint64 // tree ids
+	fresh    bool     // nothing but the moves changed in the new state
 }
 
 func (m *mover) run() error {
@@ -102,7 +103,7 @@ func (m *mover) run() error {
 	for _, n := range nested {
 		err := m.unseal(nested, n)
 		if err == nil && n.kept {
-			err = m.v.step("move "+n.path, func() error { return m.move(n.path) })
+			err = m.v.step("move "+n.path, func() error { return m.touching(func() error { return m.move(n.path) }) })
 		}
 		if err != nil {
 			return err
@@ -114,6 +115,22 @@ func (m *mover) run() error {
 		}
 	}
 	return nil
+}
+
+// touching makes the record the last thing that changed in the new state, as untouched
+// wants it. Before the change as well: all of it is one transaction then, and wherever
+// it is cut off in that, the record is no older than the rest.
+func (m *mover) touching(change func() error) error {
+	if !m.fresh {
+		return change()
+	}
+	if err := touchRecord(m.new); err != nil {
+		return err
+	}
+	if err := change(); err != nil {
+		return err
+	}
+	return touchRecord(m.new)
 }
 
 // unseal makes a subvolume writable if it has to move, since a read-only directory

@@ -133,18 +133,9 @@ func (v *volume) moveNested(live *os.File, m *keep.Matcher, fresh bool) error {
 	if err != nil || len(nested)+len(readOnly) == 0 {
 		return err
 	}
-	if fresh {
-		// Before the moves as well: all in one transaction then leaves the
-		// record as the last thing that changed, wherever it is cut off.
-		if err := touchRecord(live); err != nil {
-			return err
-		}
-	}
-	if err := (&mover{v: v, old: old, new: live, matcher: m, readOnly: readOnly}).run(); err != nil {
+	mover := &mover{v: v, old: old, new: live, matcher: m, readOnly: readOnly, fresh: fresh}
+	if err := mover.run(); err != nil {
 		return fmt.Errorf("nested subvolumes stay in %s until the next run: %w", NameNext, err)
-	}
-	if fresh {
-		return touchRecord(live)
 	}
 	return nil
 }
@@ -188,13 +179,20 @@ func (v *volume) keepSnapshot() error {
 // what it was made from, and a full comparison finds nothing. Otherwise the next
 // reset compares in full, which is slower and as right.
 func (v *volume) finishCurrent(live btrfs.Info) error {
-	current, err := v.snapshotInfo(NameCurrent)
-	if err != nil || current != nil && current.ParentUUID == live.UUID {
-		return err
-	}
 	previous, err := v.snapshotInfo(NamePrevious)
 	if err != nil || previous == nil || previous.UUID != live.ParentUUID {
 		return err
+	}
+	current, err := v.snapshotInfo(NameCurrent)
+	if err != nil {
+		return err
+	}
+	if current != nil && current.ParentUUID == live.UUID {
+		penultimate, err := v.snapshotInfo(NamePenultimate)
+		if err != nil || penultimate != nil {
+			return err
+		}
+		return v.cleanAsPenultimate() // the other half of a first boot's takeCurrent
 	}
 	root, err := v.openLive()
 	if err != nil {
@@ -216,7 +214,7 @@ func (v *volume) finishCurrent(live btrfs.Info) error {
 		return err
 	}
 	p, err := MakePlan(Sources{Live: root, Clean: clean}, m)
-	if err != nil || len(p.Changes)+len(p.stubs)+len(p.Branches) > 0 {
+	if err != nil || len(p.Changes)+len(p.stubs) > 0 {
 		return err
 	}
 	v.warn("an earlier reset was cut off before its last snapshot: took it")
