@@ -164,6 +164,17 @@ func Read(r io.ReaderAt, size int64) (*Log, error) {
 	return log, nil
 }
 
+// Empty is the superblock of a log without entries. A recorder that starts from
+// it has a valid log even if nothing is ever written.
+func Empty(sectorSize int) []byte {
+	super := make([]byte, sectorSize)
+	le := binary.LittleEndian
+	le.PutUint64(super, Magic)
+	le.PutUint64(super[8:], Version)
+	le.PutUint32(super[24:], uint32(sectorSize))
+	return super
+}
+
 // readEntry parses the entry whose header is at pos, and says where the next
 // one begins.
 func (l *Log) readEntry(pos, size int64) (Entry, int64, error) {

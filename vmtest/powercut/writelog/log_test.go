@@ -113,10 +113,13 @@ func TestReadData(t *testing.T) {
 }
 
 func TestReadEmpty(t *testing.T) {
-	raw := rawLog(0)
+	if diff := cmp.Diff(rawLog(0), Empty(sectorSize)); diff != "" {
+		t.Errorf("Empty (-want +got)\n%s", diff)
+	}
+	raw := Empty(4096)
 	log, err := Read(bytes.NewReader(raw), int64(len(raw)))
-	if err != nil || len(log.Entries) != 0 || log.Trailing != 0 {
-		t.Errorf("Read(no entries) = %+v, %v, want an empty log", log, err)
+	if err != nil || len(log.Entries) != 0 || log.Trailing != 0 || log.SectorSize != 4096 {
+		t.Errorf("Read(no entries) = %+v, %v, want an empty log with sectors of 4096 bytes", log, err)
 	}
 }
 
