@@ -148,7 +148,6 @@ func Run(ctx context.Context, app *cli.App, args []string, u *ui.UI) int {
 // report tells an error and gives the exit status.
 func report(u *ui.UI, name string, err error) int {
 	var usage *UsageError
-	var hint *hintError
 	switch {
 	case err == nil:
 		return StatusOK
@@ -163,7 +162,7 @@ func report(u *ui.UI, name string, err error) int {
 		return StatusUsage
 	}
 	u.Errorf("%v", err)
-	if errors.As(err, &hint) {
+	if hint, ok := errors.AsType[*hintError](err); ok {
 		u.Hintf("%s", hint.hint)
 	}
 	return StatusFailed
