@@ -171,8 +171,7 @@ func (d *daemon) stop() error {
 // plainExit turns an *exec.ExitError into one that no command line library
 // takes for an order to exit.
 func plainExit(err error) error {
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return errors.New(exit.Error())
 	}
 	return err

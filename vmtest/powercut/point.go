@@ -137,7 +137,7 @@ func pending(i int, e writelog.Entry, flushed int) bool {
 // too; and so is the instant, since what was written last is not yet sent.
 func chooser(entries []writelog.Entry, flushed int, p Point) func(writelog.Entry) int64 {
 	const tornOdds = 16
-	r := rand.New(rand.NewPCG(p.Seed, uint64(p.Entry)))
+	r := newRand(p.Seed, p.Entry)
 	count := 0
 	for i, e := range entries {
 		if pending(i, e, flushed) {
@@ -159,12 +159,18 @@ func chooser(entries []writelog.Entry, flushed int, p Point) func(writelog.Entry
 	}
 }
 
+// newRand is a source that gives the same again: a failure has to be repeatable.
+func newRand(seed uint64, n int) *rand.Rand {
+	return rand.New(rand.NewPCG(seed, uint64(n))) //nolint:gosec // nothing here is secret
+}
+
 // Selection says which crash points of a log are tried. Start is always one.
 type Selection struct {
 	Flushes bool   // every flush and FUA write
 	Writes  bool   // every write
 	Subsets int    // so many subsets between any two flushes
 	Sample  int    // if not 0: of all these writes, and of all these subsets, so many
+	Firsts  int    // if not 0: of the flushes, so many are cut twice
 	Seed    uint64 // of the subsets and of the sample
 }
 
@@ -185,19 +191,24 @@ func (s Selection) Select(log *writelog.Log) []Point {
 			first = i + 1
 		}
 	}
-	points := slices.Concat(flushes, s.sample(writes), s.sample(subsets))
+	points := slices.Concat(flushes, s.sampleOf(writes, s.Sample), s.sampleOf(subsets, s.Sample))
 	slices.SortStableFunc(points, func(a, b Point) int { return a.Entry - b.Entry })
 	return append([]Point{{Kind: Start}}, points...)
 }
 
-// sample draws as many points as it should, or takes all.
-func (s Selection) sample(points []Point) []Point {
-	if s.Sample <= 0 || s.Sample >= len(points) {
+// sampleOf draws n points, or takes all if n is 0. Their order stays.
+func (s Selection) sampleOf(points []Point, n int) []Point {
+	if n <= 0 || n >= len(points) {
 		return points
 	}
-	r := rand.New(rand.NewPCG(s.Seed, uint64(len(points))))
-	r.Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
-	return points[:s.Sample]
+	r := newRand(s.Seed, len(points))
+	drawn := r.Perm(len(points))[:n]
+	slices.Sort(drawn)
+	out := make([]Point, 0, n)
+	for _, i := range drawn {
+		out = append(out, points[i])
+	}
+	return out
 }
 
 // subsets draws different subsets of the writes that are pending at the end of
@@ -215,13 +226,12 @@ func (s Selection) subsets(entries []writelog.Entry, first, last int) []Point {
 		if err != nil {
 			return nil
 		}
-		key := ""
-		for _, c := range chosen {
-			if c.entry >= first {
-				key += fmt.Sprintf("%d:%d ", c.entry, c.length)
-			}
+		// What was written before the interval is the same for all.
+		for len(chosen) > 0 && chosen[0].entry < first {
+			chosen = chosen[1:]
 		}
-		if key != "" && !seen[key] { // the empty one is the flush before
+		key := fmt.Sprint(chosen)
+		if len(chosen) > 0 && !seen[key] { // none is the flush before
 			seen[key] = true
 			points = append(points, p)
 		}

@@ -187,7 +187,7 @@ func TestParsePoint(t *testing.T) {
 }
 
 func names(points []Point) []string {
-	var out []string
+	out := make([]string, 0, len(points))
 	for _, p := range points {
 		out = append(out, p.String())
 	}

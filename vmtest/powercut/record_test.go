@@ -75,7 +75,11 @@ func TestRecord(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		defer unix.Munmap(buf)
+		defer func() {
+			if err := unix.Munmap(buf); err != nil {
+				t.Error(err)
+			}
+		}()
 		for i := range buf {
 			buf[i] = 'x'
 		}
@@ -105,7 +109,7 @@ func TestRecord(t *testing.T) {
 	if err := r.Verify(); err != nil {
 		t.Errorf("Verify = %v", err)
 	}
-	var got []string
+	got := make([]string, 0, len(r.Log.Entries))
 	for _, e := range r.Log.Entries {
 		got = append(got, e.String())
 	}

@@ -131,9 +131,9 @@ func (r *Runner) open(ctx context.Context, s *Scenario, dir string) (*session, e
 	session := &session{runner: r, scenario: s, recording: recording, checker: s.Checker()}
 	first := filepath.Dir(filepath.Clean(dir))
 	if _, missing := os.Stat(filepath.Join(first, baseName)); missing != nil {
-		err = learn(ctx, session.checker, recording)
+		err = session.learn(ctx, recording)
 	} else {
-		err = learnFrom(ctx, session.checker, first)
+		err = session.learnFrom(ctx, first)
 	}
 	if err != nil {
 		return nil, errors.Join(err, recording.Close())
@@ -141,36 +141,57 @@ func (r *Runner) open(ctx context.Context, s *Scenario, dir string) (*session, e
 	return session, nil
 }
 
-func learnFrom(ctx context.Context, checker Checker, dir string) error {
+func (s *session) learnFrom(ctx context.Context, dir string) error {
 	recording, err := OpenRecording(dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(learn(ctx, checker, recording), recording.Close())
+	return errors.Join(s.learn(ctx, recording), recording.Close())
 }
 
-// learn shows a checker the disk before and after a recorded run.
-func learn(ctx context.Context, checker Checker, recording *Recording) (err error) {
+// learn shows the checker the disk before and after a recorded run, and what
+// further runs, not cut off either, make of both.
+func (s *session) learn(ctx context.Context, recording *Recording) (err error) {
 	image, err := os.CreateTemp(recording.Dir, "learn-*.img")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, image.Close(), os.Remove(image.Name())) }()
-	for _, step := range []struct {
+	for _, from := range []struct {
 		point Point
 		phase Phase
 	}{{Point{Kind: Start}, Before}, {recording.last(), Done}} {
-		if err := recording.Image(image, step.point); err != nil {
+		if err := s.show(ctx, recording, image, from.point, from.phase); err != nil {
+			return fmt.Errorf("%s: %w", from.phase, err)
+		}
+	}
+	for _, from := range []Point{{Kind: Start}, recording.last()} {
+		if err := recording.Image(image, from); err != nil {
 			return err
 		}
-		err := withImage(ctx, image.Name(), func(mount string) error {
-			return checker.Check(ctx, mount, step.phase)
-		})
-		if err != nil {
-			return fmt.Errorf("%s: %w", step.phase, err)
+		for _, phase := range []Phase{MayRecover, MaySettle} {
+			if err := s.runAgain(ctx, image); err != nil {
+				return fmt.Errorf("next run, without a cut: %w", err)
+			}
+			if err := s.checkDisk(ctx, image, phase); err != nil {
+				return fmt.Errorf("%s: %w", phase, err)
+			}
 		}
 	}
 	return nil
+}
+
+// show shows the checker the disk at a point.
+func (s *session) show(ctx context.Context, recording *Recording, image *os.File, p Point, phase Phase) error {
+	if err := recording.Image(image, p); err != nil {
+		return err
+	}
+	return s.checkDisk(ctx, image, phase)
+}
+
+// runAgain is the next boot of an image.
+func (s *session) runAgain(ctx context.Context, image *os.File) error {
+	return withDevice(ctx, image.Name(), func(device string) error { return s.scenario.again()(ctx, device) })
 }
 
 // Try tries one point of a recording that a failure left, and reports what does
@@ -234,17 +255,19 @@ func (s *session) tryAll(ctx context.Context, points []Point, tally map[Kind]Tal
 		}
 		tally[p.Kind] = t
 	}
-	errs := make([]error, s.workers())
+	n := s.workers()
+	errs := make([]error, n+1)
 	var workers sync.WaitGroup
-	for i := range errs {
+	for i := range n {
 		workers.Go(func() { errs[i] = s.work(ctx, take, count) })
 	}
 	workers.Wait()
+	errs[n] = context.Cause(ctx)
 	// Workers finish in any order; the report has the order of the log.
 	slices.SortStableFunc(result.Failures, func(a, b Failure) int {
 		return slices.IndexFunc(points, named(a.Point)) - slices.IndexFunc(points, named(b.Point))
 	})
-	return errors.Join(append(errs, context.Cause(ctx))...)
+	return errors.Join(errs...)
 }
 
 func named(name string) func(Point) bool { return func(p Point) bool { return p.String() == name } }
@@ -322,8 +345,7 @@ func (s *session) check(ctx context.Context, image *os.File, p Point) (Phase, er
 		return Crashed, err
 	}
 	for _, phase := range []Phase{Recovered, Settled} {
-		err := withDevice(ctx, image.Name(), func(device string) error { return s.scenario.again()(ctx, device) })
-		if err != nil {
+		if err := s.runAgain(ctx, image); err != nil {
 			return phase, err
 		}
 		if err := s.checkDisk(ctx, image, phase); err != nil {
@@ -356,15 +378,15 @@ type mountError struct {
 func (e *mountError) Error() string { return strings.ReplaceAll(e.err.Error(), e.mount, "") }
 func (e *mountError) Unwrap() error { return e.err }
 
-// cutTwice takes each flush among the points as the start of a recording of the
+// cutTwice takes flushes among the points as the start of a recording of the
 // next run, and cuts that too.
 func (s *session) cutTwice(ctx context.Context, points []Point, result *Result) error {
-	failed := slices.Clone(result.Failures)
-	for _, p := range points {
-		// Where one cut is not survived there is nothing to learn from a second.
-		if p.Kind != Flush || slices.ContainsFunc(failed, func(f Failure) bool { return f.Point == p.String() }) {
-			continue
-		}
+	// Where one cut is not survived there is nothing to learn from a second.
+	firsts := slices.DeleteFunc(slices.Clone(points), func(p Point) bool {
+		failed := slices.ContainsFunc(result.Failures, func(f Failure) bool { return f.Point == p.String() })
+		return p.Kind != Flush || failed
+	})
+	for _, p := range s.runner.Select.sampleOf(firsts, s.runner.Select.Firsts) {
 		if err := s.cutAgainAfter(ctx, p, result); err != nil {
 			return fmt.Errorf("cut twice, first at %v: %w", p, err)
 		}

@@ -30,7 +30,7 @@ type Scenario struct {
 	// Checker makes the checker of one recording.
 	Checker func() Checker
 
-	// CutTwice cuts the power again during Again, after each flush of Run.
+	// CutTwice cuts the power again during Again, after a cut at a flush of Run.
 	CutTwice bool
 }
 
@@ -48,8 +48,8 @@ func (s *Scenario) again() func(context.Context, string) error {
 // A Checker knows what must hold on the disk of one recording. Check looks at
 // the top level of the file system, mounted at the path mount.
 //
-// It is called with Before and Done first, once each, to learn what the program
-// found and what it left; then with the other phases, from several goroutines.
+// It first learns, one call after the other, from the phases Before to
+// MaySettle. Then it is asked about crash images, by several goroutines.
 type Checker interface {
 	Check(ctx context.Context, mount string, phase Phase) error
 }
@@ -57,10 +57,21 @@ type Checker interface {
 // Phase is the moment of a check.
 type Phase string
 
-// The phases, in their order.
+// The phases in which a checker learns. None of these runs was cut off. What
+// fails here is no fault of a power cut, so it ends the whole scenario.
 const (
-	Before    Phase = "before"    // the disk as the program found it
-	Done      Phase = "done"      // after the program, without a cut
+	Before Phase = "before" // the disk as the program found it
+	Done   Phase = "done"   // as the program left it
+
+	// MayRecover is the disk after the next run, and MaySettle after the one
+	// after that: both once for a program that did nothing yet, and once for
+	// one that was done.
+	MayRecover Phase = "may-recover"
+	MaySettle  Phase = "may-settle"
+)
+
+// The phases in which something has to hold.
+const (
 	Crashed   Phase = "crashed"   // after the cut
 	Recovered Phase = "recovered" // after the next run
 	Settled   Phase = "settled"   // after one more run

@@ -12,19 +12,19 @@ import (
 )
 
 // sparseFile makes a file of size bytes with data at some blocks of 4096 bytes.
-func sparseFile(t testing.TB, size int64, blocks map[int64]byte) *os.File {
-	t.Helper()
-	f, err := os.Create(filepath.Join(t.TempDir(), "sparse"))
+func sparseFile(tb testing.TB, size int64, blocks map[int64]byte) *os.File {
+	tb.Helper()
+	f, err := os.Create(filepath.Join(tb.TempDir(), "sparse"))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { f.Close() })
+	tb.Cleanup(func() { f.Close() })
 	if err := f.Truncate(size); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for block, b := range blocks {
 		if _, err := f.WriteAt(bytes.Repeat([]byte{b}, 4096), block*4096); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	return f

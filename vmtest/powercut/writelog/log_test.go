@@ -179,8 +179,7 @@ func TestReadErrors(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := Read(bytes.NewReader(tt.raw), int64(len(tt.raw)))
 			want := tt.want
-			var place *EntryError
-			if errors.As(want, &place) {
+			if place, ok := errors.AsType[*EntryError](want); ok {
 				var got *EntryError
 				if !errors.As(err, &got) || got.Entry != place.Entry || got.At != place.At {
 					t.Errorf("Read = %v, want an error of entry %d at byte %d", err, place.Entry, place.At)
