@@ -1,6 +1,6 @@
 module nixos-go/initrd-reset
 
-go 1.25.0
+go 1.26.0
 
 require nixos-go v0.0.0
 
