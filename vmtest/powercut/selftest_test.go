@@ -97,11 +97,7 @@ func (s swapStep) do(top *os.File) error {
 	case destroy:
 		return btrfs.Destroy(top, "next")
 	case commit:
-		id, err := btrfs.StartSync(top)
-		if err != nil {
-			return err
-		}
-		return btrfs.WaitSync(top, id)
+		return Commit(top)
 	}
 	return errors.ErrUnsupported
 }
