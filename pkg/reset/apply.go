@@ -1,7 +1,7 @@
 package reset
 
 import (
-	"crypto/rand"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -22,8 +22,9 @@ type applier struct {
 	clean *os.File
 	plan  *Plan
 
-	trash   *os.File // nil until something is put there
-	counter int
+	trash    *trashFolder            // nil until something is put there
+	branched map[string]*trashFolder // of each branch, by its path
+	counter  int
 
 	times  map[string]unix.Timespec // of directories before they were touched
 	locked map[string]uint32        // flags to set at the very end
@@ -37,7 +38,7 @@ type link struct{ path, to string }
 // apply changes NEXT as the plan says. It leaves the record to the caller and ends
 // with finishTimes.
 func (a *applier) apply() error {
-	steps := []func() error{a.branches, a.stubs, a.oldTrash, a.changes, a.makeLinks}
+	steps := []func() error{a.branches, a.stubs, a.oldTrash, a.changes, a.makeLinks, a.emptyBranchTrash}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -48,7 +49,10 @@ func (a *applier) apply() error {
 
 func (a *applier) close() {
 	if a.trash != nil {
-		a.trash.Close()
+		a.trash.dir.Close()
+	}
+	for _, t := range a.branched {
+		t.dir.Close()
 	}
 }
 
@@ -158,8 +162,61 @@ func (a *applier) unlock(f *os.File, path string) error {
 	return btrfs.SetFlags(f, flags&^lockFlags)
 }
 
-// openTrash makes the trash folder, with what an earlier one of that name is in it.
-func (a *applier) openTrash() (*os.File, error) {
+// trashFolder is where things go that are in the way, and where new things are made.
+type trashFolder struct {
+	path string // in NEXT
+	dir  *os.File
+}
+
+// trashFor gives the trash folder that a path's things can be renamed into: that of
+// the volume, or inside a branch one of its own, since no file can be renamed
+// from one subvolume to another.
+func (a *applier) trashFor(path string) (*trashFolder, error) {
+	branch := a.plan.branchOf(path)
+	if branch == nil {
+		return a.openTrash()
+	}
+	if t := a.branched[branch.Path]; t != nil {
+		return t, nil
+	}
+	root, name, err := a.openParent(branch.Path + "/")
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	if name, err = temporaryName(); err != nil {
+		return nil, err
+	}
+	dir, err := makeTrash(root, name)
+	if err != nil {
+		return nil, err
+	}
+	t := &trashFolder{path: branch.Path + "/" + name, dir: dir}
+	a.branched[branch.Path] = t
+	return t, nil
+}
+
+// emptyBranchTrash deletes the trash of the branches, here and now: the cleanup
+// after the boot knows that of the volume alone.
+func (a *applier) emptyBranchTrash() error {
+	for _, t := range a.branched {
+		parent, name := splitPath(t.path)
+		root, err := openDir(a.next, parent)
+		if err != nil {
+			return err
+		}
+		err = removeTree(context.Background(), root, name)
+		root.Close()
+		if err != nil {
+			return fmt.Errorf("empty the trash of %q: %w", parent, err)
+		}
+	}
+	return nil
+}
+
+// openTrash makes the volume's trash folder, with what an earlier one of that name
+// is in it.
+func (a *applier) openTrash() (*trashFolder, error) {
 	if a.trash != nil {
 		return a.trash, nil
 	}
@@ -172,33 +229,44 @@ func (a *applier) openTrash() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	root := int(a.next.Fd())
-	if err := unix.Mkdirat(root, name, 0o700); err != nil {
-		return nil, &os.PathError{Op: "make trash folder", Path: name, Err: err}
-	}
-	trash, err := openDir(a.next, name)
+	dir, err := makeTrash(a.next, name)
 	if err != nil {
 		return nil, err
 	}
-	a.trash = trash
-	if err := makeNeutral(trash); err != nil {
-		return nil, err
-	}
-	err = a.moveInto(a.next, TrashName)
+	a.trash = &trashFolder{path: TrashName, dir: dir}
+	err = a.moveInto(a.trash, a.next, TrashName)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return nil, err
 	}
+	root := int(a.next.Fd())
 	if err := unix.Renameat2(root, name, root, TrashName, unix.RENAME_NOREPLACE); err != nil {
 		return nil, &os.PathError{Op: "name trash folder", Path: TrashName, Err: err}
 	}
-	return trash, a.noteMade(trash)
+	return a.trash, a.noteMade(dir)
+}
+
+// makeTrash makes a directory that inherits nothing and gives nothing on.
+func makeTrash(root *os.File, name string) (*os.File, error) {
+	if err := unix.Mkdirat(int(root.Fd()), name, 0o700); err != nil {
+		return nil, &os.PathError{Op: "make trash folder", Path: name, Err: err}
+	}
+	dir, err := openDir(root, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := makeNeutral(dir); err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return dir, nil
 }
 
 // temporaryName is a name that nobody has.
 func temporaryName() (string, error) {
 	var b [8]byte
-	if _, err := rand.Read(b[:]); err != nil {
-		return "", err
+	// crypto/rand would add a fifth to the size of the static binary.
+	if _, err := unix.Getrandom(b[:], 0); err != nil {
+		return "", &os.PathError{Op: "getrandom", Path: TrashName, Err: err}
 	}
 	return TrashName + "." + hex.EncodeToString(b[:]), nil
 }
@@ -253,12 +321,12 @@ func (a *applier) oldTrash() error {
 }
 
 // moveInto moves a name into the trash folder.
-func (a *applier) moveInto(dir *os.File, name string) error {
+func (a *applier) moveInto(trash *trashFolder, dir *os.File, name string) error {
 	a.counter++
 	to := strconv.Itoa(a.counter)
-	err := unix.Renameat2(int(dir.Fd()), name, int(a.trash.Fd()), to, unix.RENAME_NOREPLACE)
+	err := unix.Renameat2(int(dir.Fd()), name, int(trash.dir.Fd()), to, unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EPERM) {
-		err = a.moveLocked(dir, name, to)
+		err = moveLocked(trash, dir, name, to)
 	}
 	if err != nil {
 		return &os.PathError{Op: "move out of the way", Path: name, Err: err}
@@ -268,7 +336,7 @@ func (a *applier) moveInto(dir *os.File, name string) error {
 
 // moveLocked moves a name whose inode has a flag that forbids it, and puts the flag
 // back, since the inode may have other names.
-func (a *applier) moveLocked(dir *os.File, name, to string) error {
+func moveLocked(trash *trashFolder, dir *os.File, name, to string) error {
 	f, err := openBeneath(dir, name, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return err
@@ -281,7 +349,7 @@ func (a *applier) moveLocked(dir *os.File, name, to string) error {
 	if err := btrfs.SetFlags(f, flags&^lockFlags); err != nil {
 		return err
 	}
-	if err := unix.Renameat2(int(dir.Fd()), name, int(a.trash.Fd()), to, unix.RENAME_NOREPLACE); err != nil {
+	if err := unix.Renameat2(int(dir.Fd()), name, int(trash.dir.Fd()), to, unix.RENAME_NOREPLACE); err != nil {
 		return err
 	}
 	return btrfs.SetFlags(f, flags)
@@ -316,8 +384,9 @@ func (a *applier) change(c *Change) error {
 	case c.act&actStub != 0:
 		err = removeStub(dir, name)
 	case c.act&actRemove != 0:
-		if _, err = a.openTrash(); err == nil {
-			err = a.moveInto(dir, name)
+		var trash *trashFolder
+		if trash, err = a.trashFor(c.Path); err == nil {
+			err = a.moveInto(trash, dir, name)
 		}
 	}
 	if err != nil {

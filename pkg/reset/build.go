@@ -120,6 +120,7 @@ func newApplier(next, live, clean *os.File, plan *Plan) *applier {
 	return &applier{
 		next: next, live: live, clean: clean, plan: plan,
 		times: map[string]unix.Timespec{}, locked: map[string]uint32{},
+		branched: map[string]*trashFolder{},
 	}
 }
 
@@ -149,10 +150,11 @@ func (a *applier) clearRecord() error {
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
-	if _, err := a.openTrash(); err != nil {
+	trash, err := a.openTrash()
+	if err != nil {
 		return err
 	}
-	return a.moveInto(a.next, ReadyName)
+	return a.moveInto(trash, a.next, ReadyName)
 }
 
 // buildSnapshot makes NEXT the PREVIOUS that snapshot-only leaves.

@@ -15,7 +15,7 @@ import (
 // create makes what CLEAN has at a path, in NEXT: in the trash folder first, then
 // by a rename into its directory.
 func (a *applier) create(path string, dir *os.File, name string) error {
-	trash, err := a.openTrash()
+	trash, err := a.trashFor(path)
 	if err != nil {
 		return err
 	}
@@ -27,16 +27,16 @@ func (a *applier) create(path string, dir *os.File, name string) error {
 		return err
 	}
 	defer src.Close()
-	isDir, err := a.copyOne(src, cleanName, trash, temporary, path)
+	isDir, err := a.copyOne(src, cleanName, trash.dir, temporary, path)
 	if err != nil {
 		return err
 	}
 	if isDir {
-		if err := a.copyTree(path, TrashName+"/"+temporary); err != nil {
+		if err := a.copyTree(path, trash.path+"/"+temporary); err != nil {
 			return err
 		}
 	}
-	if err := unix.Renameat2(int(trash.Fd()), temporary, int(dir.Fd()), name, unix.RENAME_NOREPLACE); err != nil {
+	if err := unix.Renameat2(int(trash.dir.Fd()), temporary, int(dir.Fd()), name, unix.RENAME_NOREPLACE); err != nil {
 		return &os.PathError{Op: "put in place", Path: name, Err: err}
 	}
 	return nil

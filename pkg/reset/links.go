@@ -8,8 +8,9 @@ import (
 
 // Hard links. Names outside kept paths that share an inode in CLEAN share one in
 // the new state. One of the live inodes that they have now can carry them all if
-// it is as CLEAN's, and no kept name shares it but one that CLEAN links with them
-// too; else the first name is made anew. Inodes cannot be shared between
+// it is as CLEAN's and no kept name shares it; or if all of them share it now, with
+// no kept names but such as CLEAN links with them too. Else the first name is made
+// anew. Inodes cannot be shared between
 // subvolumes, so names in different branches are groups of their own.
 
 // groupKey names a group: an inode of CLEAN, and the live subvolume that the names
@@ -27,7 +28,7 @@ type group struct {
 // group gives the group that a path outside kept paths belongs to.
 func (w *walker) group(a at, clean uint64) *group {
 	subvolume := w.live.id
-	if branch := w.branchOf(a.path); branch != nil {
+	if branch := w.plan.branchOf(a.path); branch != nil {
 		subvolume = branch.ID
 	}
 	key := groupKey{clean, subvolume}
@@ -37,18 +38,6 @@ func (w *walker) group(a at, clean uint64) *group {
 		w.groups[key] = g
 	}
 	return g
-}
-
-// branchOf is the innermost branch that holds a path, if any.
-func (w *walker) branchOf(path string) *Branch {
-	var found *Branch
-	for i := range w.plan.Branches {
-		b := &w.plan.Branches[i]
-		if path != b.Path && below(path, b.Path) && (found == nil || len(b.Path) > len(found.Path)) {
-			found = b
-		}
-	}
-	return found
 }
 
 // name is one name of a group, and what live has there.
@@ -107,7 +96,7 @@ func (w *walker) resolveNames(key groupKey, g *group) (*resolvedGroup, error) {
 			continue
 		}
 		subvolume := w.live.id
-		if branch := w.branchOf(path); branch != nil {
+		if branch := w.plan.branchOf(path); branch != nil {
 			subvolume = branch.ID
 		}
 		if subvolume == key.subvolume {
@@ -276,7 +265,7 @@ func (w *walker) canCarry(g *resolvedGroup, n name, fields Fields) (bool, error)
 		return false, nil
 	}
 	prefix := ""
-	if branch := w.branchOf(n.path); branch != nil {
+	if branch := w.plan.branchOf(n.path); branch != nil {
 		prefix = branch.Path
 	}
 	for _, ref := range n.inode.refs {
@@ -289,14 +278,21 @@ func (w *walker) canCarry(g *resolvedGroup, n name, fields Fields) (bool, error)
 			continue
 		}
 		linked, err := w.cleanNames(path, g.key.clean)
-		if err != nil {
+		if err != nil || !linked || fields != 0 || !g.shareInode(n.inode.number) {
 			return false, err
-		}
-		if !linked || fields != 0 {
-			return false, nil
 		}
 	}
 	return true, nil
+}
+
+// shareInode reports whether all names of the group are names of one live inode.
+func (g *resolvedGroup) shareInode(number uint64) bool {
+	for _, n := range g.names {
+		if n.inode == nil || n.inode.number != number {
+			return false
+		}
+	}
+	return true
 }
 
 // cleanNames reports whether a path of CLEAN names the given inode.

@@ -118,3 +118,15 @@ func (p *Plan) sort() {
 func below(path, dir string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir) && path[len(dir)] == '/'
 }
+
+// branchOf is the innermost branch that holds a path, if any.
+func (p *Plan) branchOf(path string) *Branch {
+	var found *Branch
+	for i := range p.Branches {
+		b := &p.Branches[i]
+		if path != b.Path && below(path, b.Path) && (found == nil || len(b.Path) > len(found.Path)) {
+			found = b
+		}
+	}
+	return found
+}

@@ -227,16 +227,17 @@ func (w *walker) outsideBoth(a at) error {
 // compareDir decides about a live directory. A branch, a nested subvolume that
 // counts as one, comes here too.
 func (w *walker) compareDir(a at, live, clean *inode, metadata action) error {
-	if clean == nil || !clean.isDir() {
+	if clean == nil || !clean.isDir() || clean.stub {
 		holds, err := w.holdsKept(place{w.dirTree(a), live.number}, a.state)
-		if err != nil {
+		switch {
+		case err != nil:
 			return w.wrap(a, err)
-		}
-		if !holds {
+		case holds: // live's directory counts, with live's metadata
+			a.clean = nil
+			return w.visitChildren(a)
+		case clean == nil || !clean.isDir():
 			return w.wipeOrReplace(a, live, clean)
 		}
-		a.clean = nil
-		return w.visitChildren(a)
 	}
 	if f := compareInodes(live, clean); f != 0 {
 		w.add(a, Change{Kind: KindMetadata, Fields: f, Mode: live.Mode, act: metadata})
