@@ -82,6 +82,16 @@ let
 in
 {
   options.settings.disk = {
+    enable = lib.mkOption {
+      type = lib.types.bool;
+      default = true;
+      description = ''
+        Whether the partitions and mounts are declared from these settings.
+        False on a machine whose mounts are declared elsewhere: the settings
+        then only describe them.
+      '';
+    };
+
     device = lib.mkOption {
       type = lib.types.strMatching "(/dev/.+)?";
       default = "";

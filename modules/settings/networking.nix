@@ -1,5 +1,5 @@
 # Name, firewall, SSH.
-{ lib, ... }:
+{ config, lib, ... }:
 let
   ports =
     what:
@@ -50,8 +50,8 @@ in
 
     identityAgent = lib.mkOption {
       type = lib.types.nullOr lib.types.str;
-      default = null;
-      example = "~/.1password/agent.sock";
+      default = if config.settings.apps.onePassword then "~/.1password/agent.sock" else null;
+      defaultText = lib.literalExpression "1Password's, where it is set up";
       description = "Socket of the agent that holds the admin's SSH keys.";
     };
   };

@@ -1,0 +1,189 @@
+# The reset at boot: its plan, its unit in the initrd, the cleanup after the
+# boot, the boot-menu entries, and a message when something went wrong.
+{
+  config,
+  lib,
+  pkgs,
+  utils,
+  ...
+}:
+let
+  inherit (config.settings) disk;
+  cfg = disk.immutability;
+  nixosGo = config.programs.nixos-go;
+  functions = import ../../nix/lib;
+
+  planned = functions.plan.fromDisk disk;
+  planFile = pkgs.writeText "immutability-plan.json" (builtins.toJSON planned.plan);
+  resetProgram = "${nixosGo.initrdPackage}/bin/initrd-reset";
+
+  resetVolumes = lib.filter (v: v.resetOnBoot) (lib.attrValues disk.subvolumes);
+  snapshotVolumes = lib.filter (v: v.flag == "snapshots") (lib.attrValues disk.subvolumes);
+
+  btrfsMounts = lib.filter (fs: fs.fsType == "btrfs") (lib.attrValues config.fileSystems);
+  optionsOf = prefix: fs: lib.filter (lib.hasPrefix prefix) fs.options;
+
+  # A volume that is reset is mounted by the name in the plan, or not at all
+  # by NixOS.
+  mountedByName =
+    v:
+    let
+      fs = config.fileSystems.${v.mountPoint};
+    in
+    !(config.fileSystems ? ${v.mountPoint})
+    || map (lib.removePrefix "/") (map (lib.removePrefix "subvol=") (optionsOf "subvol=" fs)) == [
+      v.name
+    ];
+
+  mountPointsAbove =
+    path:
+    lib.filter (
+      mountPoint:
+      functions.paths.isPrefix (functions.paths.components mountPoint) (functions.paths.components path)
+    ) (lib.attrNames config.fileSystems);
+
+  # The mount point with the most components above a path.
+  mountOf =
+    path:
+    lib.foldl' (
+      best: mountPoint:
+      if lib.stringLength mountPoint > lib.stringLength best then mountPoint else best
+    ) "/" (mountPointsAbove path);
+
+  swapFilesReset = lib.filter (
+    path:
+    !(lib.hasPrefix "/dev/" path) && lib.any (v: v.mountPoint == mountOf path) resetVolumes
+  ) (map (swap: swap.device) config.swapDevices);
+
+  recovery = {
+    restore-previous = "restore-previous";
+    restore-penultimate = "restore-penultimate";
+    no-reset = "disabled";
+  };
+
+  notice = "/run/immutability/notice";
+in
+{
+  imports = [
+    ../settings.nix
+    ./toolkit.nix
+  ];
+
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = nixosGo.enable;
+        message = "nixos-go: settings.disk.immutability needs programs.nixos-go.enable.";
+      }
+      {
+        assertion = config.boot.initrd.systemd.enable;
+        message = "nixos-go: the reset is a unit of systemd in the initrd (boot.initrd.systemd.enable).";
+      }
+      {
+        assertion = !config.system.etc.overlay.enable;
+        message = "nixos-go: system.etc.overlay and a root that is reset cannot be combined: the overlay's upper layer would be wiped under it.";
+      }
+      {
+        assertion = !config.users.mutableUsers;
+        message = "nixos-go: with users.mutableUsers a password changed by passwd is back at its old value after a reset; set it to false and use nixos-change-password.";
+      }
+      {
+        assertion = lib.all (fs: optionsOf "subvolid=" fs == [ ]) btrfsMounts;
+        message = "nixos-go: a mount option subvolid= names a subvolume by a number that changes with every reset: use subvol=.";
+      }
+      {
+        assertion = swapFilesReset == [ ];
+        message = "nixos-go: swap files in a volume that is reset: ${toString swapFilesReset}. Give them a subvolume of their own.";
+      }
+    ]
+    ++ map (v: {
+      assertion = mountedByName v;
+      message = "nixos-go: the volume ${v.name} is reset, but ${v.mountPoint} is not mounted with subvol=${v.name}.";
+    }) resetVolumes;
+
+    boot.initrd.systemd = {
+      enable = lib.mkDefault true;
+      storePaths = [ resetProgram ];
+      contents."/etc/immutability/plan.json".source = planFile;
+      services.immutability = functions.units.reset {
+        deviceUnit = "${utils.escapeSystemdPath cfg.device}.device";
+        program = resetProgram;
+      };
+    };
+
+    # The same plan in each generation: the tools read there what the next
+    # boot will do, without an evaluation.
+    environment.etc."immutability/plan.json".source = planFile;
+
+    # Lanzaboote ignores an edited command line under Secure Boot, so the other
+    # modes are entries of the boot menu.
+    specialisation = lib.mkIf cfg.recoveryEntries (
+      lib.mapAttrs (_: mode: {
+        configuration.boot.kernelParams = [ "immutability.mode=${mode}" ];
+      }) recovery
+    );
+
+    systemd.services.immutability-cleanup = functions.units.cleanup {
+      program = "${nixosGo.package}/bin/nixos-snapshot";
+    };
+
+    systemd.timers.immutability-cleanup = {
+      description = "Delete what the last reset put aside, once the boot is over";
+      wantedBy = [ "timers.target" ];
+      timerConfig = {
+        OnBootSec = "1min";
+        AccuracySec = "10s";
+      };
+    };
+
+    # Old states hold old permissions and setuid programs: nobody else looks in.
+    systemd.tmpfiles.rules = map (v: "z ${v.mountPoint} 0700 root root -") snapshotVolumes;
+
+    # A reset that failed leaves a bootable machine, so somebody has to say it.
+    systemd.services.immutability-notice = {
+      description = "Tell whether the reset at boot worked";
+      wantedBy = [ "multi-user.target" ];
+      before = [ "systemd-user-sessions.service" ];
+      # Not after a switch that brings the reset to a machine without one.
+      unitConfig.ConditionPathExists = "/run/booted-system/etc/immutability/plan.json";
+      path = [ pkgs.jq ];
+      serviceConfig = {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        RuntimeDirectory = "immutability";
+        RuntimeDirectoryPreserve = true;
+        UMask = "0022";
+      };
+      script = ''
+        report=/run/initrd-reset/report.json
+        problem=
+        if systemctl is-failed --quiet immutability.service; then
+          problem="The reset at boot failed."
+        fi
+        if [ ! -e "$report" ]; then
+          problem="The reset at boot did not run to its end: it left no report."
+        elif ! jq -e '[.volumes[]?.outcome] | any(. == "failed") | not' "$report" >/dev/null; then
+          problem="The reset at boot left a volume as it was."
+        fi
+        rm -f ${notice}
+        [ -z "$problem" ] || printf '%s\n' \
+          "warning: $problem Nothing is lost; what should have been wiped is still there." \
+          "         Look: journalctl -b -u immutability.service    Check: sudo nixos-snapshot verify" \
+          >${notice}
+      '';
+    };
+
+    environment.interactiveShellInit = ''
+      if [ -s ${notice} ]; then cat ${notice}; fi
+    '';
+
+    warnings =
+      lib.optional
+        (
+          config.fileSystems ? "/"
+          && config.fileSystems."/".fsType == "btrfs"
+          && toString config.fileSystems."/".device != cfg.device
+        )
+        "nixos-go: the reset works on ${cfg.device}, but / is mounted from ${toString config.fileSystems."/".device}: make sure they are the same file system.";
+  };
+}
