@@ -55,8 +55,10 @@ in
       home-manager.users = lib.mkIf admin.homeManager {
         ${admin.name} =
           { options, ... }:
-          lib.optionalAttrs (options.programs ? plasma) {
-            programs.plasma = plasma;
+          {
+            config = lib.optionalAttrs (options.programs ? plasma) {
+              programs.plasma = plasma;
+            };
           };
       };
     }

@@ -76,7 +76,10 @@ in
         wayland.enable = !x11;
         settings = lib.mkIf scaled {
           General.GreeterEnvironment = lib.concatStringsSep "," (
-            lib.optional (!x11) "QT_WAYLAND_SHELL_INTEGRATION=layer-shell"
+            # Replaces what NixOS sets for the greeter under KWin.
+            lib.optional (
+              config.services.displayManager.sddm.wayland.compositor == "kwin"
+            ) "QT_WAYLAND_SHELL_INTEGRATION=layer-shell"
             ++ [
               "QT_SCREEN_SCALE_FACTORS=${scale}"
               "QT_FONT_DPI=96"

@@ -8,8 +8,9 @@
 let
   cfg = config.settings.hardware;
   nvidia = cfg.nvidia;
-  prlTools = config.boot.kernelPackages.prl-tools or null;
-  hasPrlTools = options.hardware ? parallels && prlTools != null && !(prlTools.meta.broken or false);
+  # They are built against the kernel, and follow new ones late.
+  hasPrlTools =
+    options.hardware ? parallels && !(config.hardware.parallels.package.meta.broken or false);
 in
 {
   imports = [ ../settings.nix ];
