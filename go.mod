@@ -1,3 +1,9 @@
 module nixos-go
 
-go 1.25.0
+go 1.26.0
+
+require (
+	github.com/google/go-cmp v0.7.0
+	golang.org/x/sys v0.50.0
+	pgregory.net/rapid v1.3.0
+)
