@@ -157,19 +157,22 @@ in
       script = ''
         report=/run/initrd-reset/report.json
         problem=
-        if systemctl is-failed --quiet immutability.service; then
-          problem="The reset at boot failed."
-        fi
         if [ ! -e "$report" ]; then
-          problem="The reset at boot did not run to its end: it left no report."
-        elif ! jq -e '[.volumes[]?.outcome] | any(. == "failed") | not' "$report" >/dev/null; then
-          problem="The reset at boot left a volume as it was."
+          problem="it did not run, or was cut off: there is no report"
+        elif ! failed=$(jq -r '[.volumes[]? | select(.outcome == "failed") | .name] | join(" ")' "$report"); then
+          problem="its report cannot be read"
+        elif [ -n "$failed" ]; then
+          problem="left as they were: $failed"
+        elif [ "$(jq -r '.error // ""' "$report")" != "" ]; then
+          problem="nothing was touched"
         fi
         rm -f ${notice}
-        [ -z "$problem" ] || printf '%s\n' \
-          "warning: $problem Nothing is lost; what should have been wiped is still there." \
-          "         Look: journalctl -b -u immutability.service    Check: sudo nixos-snapshot verify" \
-          >${notice}
+        [ -z "$problem" ] || cat >${notice} <<EOF
+        warning: the reset at boot failed ($problem).
+        Nothing is lost; what should have been wiped is still there.
+        Why: journalctl -b -u immutability.service
+        Is the next one sound: sudo nixos-snapshot verify
+        EOF
       '';
     };
 
