@@ -147,7 +147,12 @@
         path = ./templates/default;
         description = "A machine of one's own";
         welcomeText = ''
-          Four files for a machine of your own: read README.md.
+          A machine of your own:
+          1. flake.nix: say where nixos-go comes from.
+          2. hosts/x86_64/my-machine.nix: rename it, name the disk, read through it.
+          3. configuration.nix: anything else that NixOS has an option for.
+          4. git init && git add . && nix flake lock && nix flake check --no-build
+          Then install: nix run .#nixos-install-go
         '';
       };
     };

@@ -62,6 +62,7 @@ let
         {
           # So that it is a whole configuration, which can be checked.
           boot.loader.systemd-boot.enable = true;
+          boot.initrd.systemd.enable = true;
           networking.hostName = config.settings.networking.hostName;
           system.stateVersion = lib.mkIf (
             config.settings.stateVersion != null

@@ -20,9 +20,10 @@
       xkbLayout = "us";
     };
 
-    # The disk that the installer may wipe: see ls -l /dev/disk/by-id
     disk = {
-      device = "/dev/disk/by-id/…";
+      # The disk that the installer may wipe, as `ls -l /dev/disk/by-id` has it:
+      # /dev/disk/by-id/nvme-…
+      device = "";
       swap = {
         enable = false;
         sizeGiB = 16;
