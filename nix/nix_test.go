@@ -42,8 +42,7 @@ func runNix(t *testing.T, program string, args ...string) []byte {
 	cmd.Env = append(os.Environ(), "NIX_PROGRAM="+program)
 	out, err := cmd.Output()
 	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, exit.Stderr)
 		}
 		t.Fatalf("%s %s: %v", program, strings.Join(args, " "), err)
@@ -153,7 +152,7 @@ func TestPlanOfEveryHost(t *testing.T) {
 func checkSplit(t *testing.T, h host, plan *reset.PlanFile) {
 	t.Helper()
 	disk := h.Settings.Disk
-	var volumes []keep.Volume
+	volumes := make([]keep.Volume, 0, len(disk.Subvolumes))
 	for _, v := range disk.Subvolumes {
 		volumes = append(volumes, keep.Volume{Name: v.Name, MountPoint: v.MountPoint, Reset: v.ResetOnBoot})
 	}
@@ -193,13 +192,15 @@ type splitVolume struct {
 
 // splitAnswer is what tests/split-cases.nix says.
 type splitAnswer struct {
-	Errors  []string `json:"errors"`
-	Volumes []struct {
-		Name    string   `json:"name"`
-		Keep    []string `json:"keep"`
-		Exclude []string `json:"exclude"`
-	} `json:"volumes"`
-	WithoutEffect []string `json:"withoutEffect"`
+	Errors        []string     `json:"errors"`
+	Volumes       []splitRules `json:"volumes"`
+	WithoutEffect []string     `json:"withoutEffect"`
+}
+
+type splitRules struct {
+	Name    string   `json:"name"`
+	Keep    []string `json:"keep"`
+	Exclude []string `json:"exclude"`
 }
 
 // The two splitters, in Nix and in Go, agree on random volumes and rules.
@@ -232,7 +233,7 @@ func TestSplitAgreesWithGo(t *testing.T) {
 
 func compareSplit(t *testing.T, c splitCase, answer splitAnswer) {
 	t.Helper()
-	var volumes []keep.Volume
+	volumes := make([]keep.Volume, 0, len(c.Volumes))
 	for _, v := range c.Volumes {
 		volumes = append(volumes, keep.Volume{Name: v.Name, MountPoint: v.MountPoint, Reset: v.Reset})
 	}
@@ -243,15 +244,10 @@ func compareSplit(t *testing.T, c splitCase, answer splitAnswer) {
 		}
 		return
 	}
-	want := splitAnswer{Errors: []string{}, WithoutEffect: nonNil(withoutEffect)}
+	want := splitAnswer{Errors: []string{}, Volumes: []splitRules{}, WithoutEffect: nonNil(withoutEffect)}
 	for _, s := range shared {
-		want.Volumes = append(want.Volumes, struct {
-			Name    string   `json:"name"`
-			Keep    []string `json:"keep"`
-			Exclude []string `json:"exclude"`
-		}{s.Volume.Name, nonNil(s.Keep), nonNil(s.Exclude)})
+		want.Volumes = append(want.Volumes, splitRules{s.Volume.Name, nonNil(s.Keep), nonNil(s.Exclude)})
 	}
-	want.Volumes = nonNil(want.Volumes)
 	if diff := cmp.Diff(want, answer); diff != "" {
 		t.Errorf("split(%s) (-Go +Nix):\n%s", encode(t, c), diff)
 	}
