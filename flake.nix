@@ -40,9 +40,14 @@
       # modules/system/disk.nix is nixosModules.disk, and so on.
       modulesIn =
         folder:
-        lib.mapAttrs' (file: _: lib.nameValuePair (lib.removeSuffix ".nix" file) (folder + "/${file}")) (
-          lib.filterAttrs (file: _: lib.hasSuffix ".nix" file) (builtins.readDir folder)
+        lib.listToAttrs (
+          map (file: lib.nameValuePair (lib.removeSuffix ".nix" file) (folder + "/${file}")) (
+            lib.filter (lib.hasSuffix ".nix") (lib.attrNames (builtins.readDir folder))
+          )
         );
+
+      # The name of plasma-manager's modules has changed once.
+      homeModules = inputs.plasma-manager.homeModules or inputs.plasma-manager.homeManagerModules;
 
       ownModules = {
         settings = ./modules/settings.nix;
@@ -57,11 +62,7 @@
             inputs.disko.nixosModules.disko
             inputs.lanzaboote.nixosModules.lanzaboote
             inputs.home-manager.nixosModules.home-manager
-            {
-              home-manager.sharedModules = [
-                (inputs.plasma-manager.homeModules or inputs.plasma-manager.homeManagerModules).plasma-manager
-              ];
-            }
+            { home-manager.sharedModules = [ homeModules.plasma-manager ]; }
           ];
         };
       };

@@ -59,7 +59,7 @@ buildGoModule {
   '';
 
   meta = {
-    description = "System manager for NixOS machines that are reset to their declared state at every boot";
+    description = "System manager for NixOS machines that are reset at every boot";
     mainProgram = "nixos-go";
     platforms = lib.platforms.linux;
   };

@@ -45,7 +45,7 @@
       };
     };
 
-    boot.method = "Secure-Boot";
+    # Installed with the target Standard-Boot, then booted by Secure-Boot.
     tpm.enable = true;
     sleep.hibernate = true;
 

@@ -13,6 +13,8 @@ let
   isPlasma = lib.hasPrefix "plasma-" desktop.environment;
   minutes = settings.sleep.autoSuspendMinutes;
   suspends = settings.sleep.suspend && minutes != null;
+  wayland = desktop.environment == "plasma-wayland";
+  scaled = desktop.scaling != 1;
   scale = builtins.toJSON desktop.scaling;
 
   plasma = {
@@ -29,14 +31,14 @@ let
     }
     // lib.optionalAttrs suspends { idleTimeout = minutes * 60; };
 
-    configFile = lib.mkIf (desktop.scaling != 1) {
+    configFile = lib.mkIf scaled {
       # X11 sessions, and X11 programs under Wayland.
       kdeglobals.KScreen.ScaleFactor = desktop.scaling;
       kwinrc.Xwayland.Scale = desktop.scaling;
     };
 
     # Wayland keeps a scale for each screen: set once, then the owner's.
-    startup.startupScript = lib.mkIf (desktop.environment == "plasma-wayland" && desktop.scaling != 1) {
+    startup.startupScript = lib.mkIf (wayland && scaled) {
       nixos-go-scaling.text = ''
         ${pkgs.kdePackages.libkscreen}/bin/kscreen-doctor --json |
           ${pkgs.jq}/bin/jq --raw-output '.outputs[] | select(.enabled) | .name' |

@@ -9,7 +9,10 @@
           "Secure-Boot"
         ];
         default = "Standard-Boot";
-        description = "systemd-boot, or signed images by lanzaboote.";
+        description = ''
+          systemd-boot, or signed images by lanzaboote. Where nixos-go's flake
+          makes the configurations, the target decides.
+        '';
       };
 
       pkiBundle = lib.mkOption {

@@ -175,7 +175,7 @@ in
       passwordFile = lib.mkOption {
         type = lib.types.strMatching "/run/.+";
         default = "/run/nixos-go/luks-passphrase";
-        description = "Where the installer leaves the passphrase for the moment in which disko reads it.";
+        description = "Where the installer leaves the passphrase while disko reads it.";
       };
     };
 

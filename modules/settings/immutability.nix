@@ -94,7 +94,10 @@ in
         type = lib.types.listOf lib.types.str;
         default = [ ];
         example = [ "/home/*/Projects/*/node_modules" ];
-        description = "What is reset although it lies below a path that persists; the longest rule decides.";
+        description = ''
+          What is reset although it lies below a path that persists. The longest
+          rule decides.
+        '';
       };
 
       base = lib.mkOption {

@@ -23,8 +23,9 @@ let
   scaled = cfg.scaling != 1;
 
   lockSeconds = admin.autoLock.minutes * 60;
-  suspendSeconds = if settings.sleep.autoSuspendMinutes == null then 0 else settings.sleep.autoSuspendMinutes * 60;
-  suspends = settings.sleep.suspend && suspendSeconds > 0;
+  suspendMinutes = settings.sleep.autoSuspendMinutes;
+  suspends = settings.sleep.suspend && suspendMinutes != null;
+  suspendSeconds = if suspends then suspendMinutes * 60 else 0;
 
   session =
     {
@@ -38,7 +39,9 @@ let
 
   # Plasma's X11 session goes away with one of the next releases.
   plasmaSessions = pkgs.kdePackages.plasma-workspace.providedSessions or [ ];
-  hasSession = !(is "plasma-x11") || lib.elem "plasmax11" plasmaSessions;
+  hasPlasmaX11 = lib.elem "plasmax11" plasmaSessions;
+  hasFlashback = (options.services.desktopManager.gnome or { }) ? flashback;
+  hasSession = (is "plasma-x11" -> hasPlasmaX11) && (gnomeX11 -> hasFlashback);
 in
 {
   imports = [ ../settings.nix ];
@@ -48,7 +51,7 @@ in
       assertions = [
         {
           assertion = hasSession;
-          message = "nixos-go: this release of Plasma has no X11 session: set settings.desktop.environment to plasma-wayland.";
+          message = "nixos-go: this release of NixOS has no X11 session for ${cfg.environment} any more: take the Wayland one.";
         }
       ];
 
@@ -130,7 +133,9 @@ in
               sleep-inactive-ac-type = if suspends then "suspend" else "nothing";
               sleep-inactive-ac-timeout = lib.gvariant.mkInt32 suspendSeconds;
             };
-            "org/gnome/desktop/interface".text-scaling-factor = lib.gvariant.mkDouble (cfg.scaling * 1.0);
+            "org/gnome/desktop/interface" = {
+              text-scaling-factor = lib.gvariant.mkDouble (cfg.scaling * 1.0);
+            };
           };
         }
       ];
@@ -143,9 +148,10 @@ in
 
     # GNOME Shell and GDM have given X11 up; Flashback with Metacity has not,
     # and LightDM starts it.
-    (lib.mkIf gnomeX11 {
-      services.desktopManager.gnome.flashback.enableMetacity = true;
-      services.xserver.displayManager.lightdm.enable = true;
+    (lib.mkIf gnomeX11 { services.xserver.displayManager.lightdm.enable = true; })
+
+    (lib.optionalAttrs hasFlashback {
+      services.desktopManager.gnome.flashback.enableMetacity = lib.mkIf gnomeX11 true;
     })
 
     (lib.mkIf hyprland {

@@ -76,7 +76,7 @@ in
         "virtio_scsi"
       ];
       services.qemuGuest.enable = true;
-      services.spice-vdagentd.enable = lib.mkIf (config.settings.desktop.environment != "none") true;
+      services.spice-vdagentd.enable = config.settings.desktop.environment != "none";
     })
 
     (lib.optionalAttrs (options.hardware ? parallels) {

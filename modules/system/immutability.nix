@@ -35,20 +35,21 @@ let
       v.name
     ];
 
-  mountPointsAbove =
-    path:
-    lib.filter (
-      mountPoint:
-      functions.paths.isPrefix (functions.paths.components mountPoint) (functions.paths.components path)
-    ) (lib.attrNames config.fileSystems);
+  inherit (functions.paths) components isPrefix;
 
-  # The mount point with the most components above a path.
+  # The longest mount point above a path.
   mountOf =
     path:
     lib.foldl' (
       best: mountPoint:
-      if lib.stringLength mountPoint > lib.stringLength best then mountPoint else best
-    ) "/" (mountPointsAbove path);
+      if
+        isPrefix (components mountPoint) (components path)
+        && lib.stringLength mountPoint > lib.stringLength best
+      then
+        mountPoint
+      else
+        best
+    ) "/" (lib.attrNames config.fileSystems);
 
   swapFilesReset = lib.filter (
     path:
@@ -159,7 +160,9 @@ in
         problem=
         if [ ! -e "$report" ]; then
           problem="it did not run, or was cut off: there is no report"
-        elif ! failed=$(jq -r '[.volumes[]? | select(.outcome == "failed") | .name] | join(" ")' "$report"); then
+        elif ! failed=$(
+          jq -r '[.volumes[]? | select(.outcome == "failed") | .name] | join(" ")' "$report"
+        ); then
           problem="its report cannot be read"
         elif [ -n "$failed" ]; then
           problem="left as they were: $failed"

@@ -30,7 +30,8 @@ in
 
       firewall = {
         enable = true;
-        allowedTCPPorts = cfg.public.tcpPorts ++ lib.optional (cfg.ssh.enable && cfg.ssh.public) sshPort;
+        allowedTCPPorts =
+          cfg.public.tcpPorts ++ lib.optional (cfg.ssh.enable && cfg.ssh.public) sshPort;
         allowedUDPPorts = cfg.public.udpPorts;
         extraInputRules = lib.concatLines (
           rulesFor "ip" (lib.filter (net: !(isV6 net)) cfg.lan.subnets)

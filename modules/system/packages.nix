@@ -11,7 +11,9 @@ let
 
   named =
     name:
-    lib.attrByPath (lib.splitString "." name) (throw "settings.packages.extra: nixpkgs has no package ${name}") pkgs;
+    lib.attrByPath (lib.splitString "." name) (throw ''
+      settings.packages.extra: nixpkgs has no package ${name}
+    '') pkgs;
 in
 {
   imports = [ ../settings.nix ];

@@ -30,10 +30,9 @@ let
   volumeOf =
     path:
     let
-      above = filter (v: paths.isPrefix (paths.components v.mountPoint) (paths.components path)) volumes;
-      deepest = sort (
-        a: b: length (paths.components a.mountPoint) > length (paths.components b.mountPoint)
-      ) above;
+      at = v: paths.components v.mountPoint;
+      above = filter (v: paths.isPrefix (at v) (paths.components path)) volumes;
+      deepest = sort (a: b: length (at a) > length (at b)) above;
     in
     if deepest == [ ] then null else head deepest;
 
@@ -90,8 +89,8 @@ let
     ) volumes
     ++ [
       (check (any (v: v.mountPoint == "/") volumes) "no subvolume is mounted at /")
-      (check (length (flagged "snapshots") <= 1) "more than one subvolume has the flag \"snapshots\"")
-      (check (length (flagged "swap") <= 1) "more than one subvolume has the flag \"swap\"")
+      (check (length (flagged "snapshots") <= 1) "more than one subvolume has the flag snapshots")
+      (check (length (flagged "swap") <= 1) "more than one subvolume has the flag swap")
     ]
     ++ map (
       v: check (!v.resetOnBoot) "the subvolume ${v.name} holds the swap file and cannot be reset"

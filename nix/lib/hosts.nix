@@ -54,7 +54,9 @@ let
       if same == [ host ] then
         host
       else
-        throw "two hosts have the name ${host.name}: ${(head same).hostPath} and ${(builtins.elemAt same 1).hostPath}"
+        throw "two hosts have the name ${host.name}: ${
+          builtins.concatStringsSep " and " (map (other: other.hostPath) same)
+        }"
     ) hosts;
 in
 {

@@ -59,9 +59,11 @@ in
         // (if v.keep == [ ] && v.keepNothing then { keepNothing = true; } else { });
 
       check = ok: message: if ok then [ ] else [ message ];
-      twice =
+      once =
         list:
-        concatMap (x: check (filter (y: y == x) list == [ x ]) "the subvolume ${x} is named twice") list;
+        concatMap (
+          name: check (filter (n: n == name) list == [ name ]) "the subvolume ${name} is named twice"
+        ) list;
       resets = filter (v: v.reset) volumes;
     in
     {
@@ -85,7 +87,7 @@ in
               "a subvolume's name is one path component, not \"${v.name}\""
           )
         ) volumes
-        ++ twice (filter (n: n != "") (map (v: v.name) resets))
+        ++ once (filter (n: n != "") (map (v: v.name) resets))
         ++ shared.errors
         ++ check (
           resets != [ ]

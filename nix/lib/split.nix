@@ -68,7 +68,8 @@ let
       let
         v = elemAt volumes i;
         problem = paths.problem v.mountPoint;
-        twins = filter (w: components w.mountPoint == components v.mountPoint) (sublist 0 i volumes);
+        here = components v.mountPoint;
+        twins = filter (w: components w.mountPoint == here) (sublist 0 i volumes);
       in
       if problem != null then
         [ "mount point ${quote v.mountPoint} of volume ${quote v.name}: ${problem}" ]

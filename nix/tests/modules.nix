@@ -89,7 +89,8 @@ let
       merge =
         path: values:
         map (
-          v: if type.check v then type.merge path [ v ] else fail path "${describe v} is no ${type.name}"
+          v:
+          if type.check v then type.merge path [ v ] else fail path "${describe v} is no ${type.name}"
         ) (concatLists values);
     };
 

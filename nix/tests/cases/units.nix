@@ -39,8 +39,12 @@ in
   (test "unit: after device and hibernation" (all (
     u: elem u (directive "After" units.immutability)
   ) order) true)
-  (test "unit: before the root is mounted" (elem "sysroot.mount" (directive "Before" units.immutability)) true)
-  (test "unit: needs the device" (directive "Requires" units.immutability) [ "dev-mapper-root.device" ])
+  (test "unit: before the root is mounted" (elem "sysroot.mount" (
+    directive "Before" units.immutability
+  )) true)
+  (test "unit: needs the device" (directive "Requires" units.immutability) [
+    "dev-mapper-root.device"
+  ])
   (test "unit: no default dependencies" (directive "DefaultDependencies" units.immutability) [
     "false"
   ])
