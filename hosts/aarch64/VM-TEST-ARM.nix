@@ -18,7 +18,14 @@
       ssh.enable = true;
     };
 
-    boot.splash = false;
+    boot = {
+      splash = false;
+      # The passphrase prompt and the messages go to the serial line too.
+      kernelParams = [
+        "console=tty0"
+        "console=ttyAMA0,115200"
+      ];
+    };
     sleep.suspend = false;
   };
 }

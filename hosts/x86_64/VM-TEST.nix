@@ -20,7 +20,14 @@
     };
 
     tpm.enable = true;
-    boot.splash = false;
+    boot = {
+      splash = false;
+      # The passphrase prompt and the messages go to the serial line too.
+      kernelParams = [
+        "console=tty0"
+        "console=ttyS0,115200"
+      ];
+    };
     sleep.suspend = false;
   };
 }

@@ -1,5 +1,5 @@
 # Applications: each has a module of its own, off until it is asked for.
-{ config, lib, ... }:
+{ lib, ... }:
 let
   enable =
     default: what:

@@ -23,7 +23,6 @@ let
   inherit (settings) disk;
   cfg = disk.immutability;
   volumes = attrValues disk.subvolumes;
-  resets = filter (v: v.resetOnBoot) volumes;
   flagged = flag: filter (v: v.flag == flag) volumes;
 
   # The volume that holds a path: the longest mount point above it.
