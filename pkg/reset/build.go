@@ -110,8 +110,8 @@ func (v *volume) applyPlan(live, clean *os.File) error {
 		return err
 	}
 	v.record.Outside = v.planned.outside
-	if a.made.First != 0 {
-		v.record.Outside = makeRanges(nil, append(v.record.Outside, a.made)...)
+	if v.record.ReadOnly, err = readOnlyNested(live, v.planned.matcher); err != nil {
+		return err
 	}
 	return v.step("write record", func() error { return a.finish(&v.record) })
 }
@@ -135,7 +135,7 @@ func (a *applier) finish(record *Record) error {
 	if err := a.clearRecord(); err != nil {
 		return err
 	}
-	if err := writeRecord(a.next, record); err != nil {
+	if err := writeRecord(a.next, record, a.made); err != nil {
 		return err
 	}
 	if err := a.finishTimes(); err != nil {
@@ -167,6 +167,20 @@ func (v *volume) buildSnapshot() error {
 	return v.clock.measure("snapshot", func() error { return v.snapshotNext(live, true) })
 }
 
+// prepareRestore looks at the live volume that a restore will displace, and notes
+// what of it moves.
+func (v *volume) prepareRestore() (btrfs.Info, error) {
+	live, err := v.openLive()
+	if err != nil {
+		return btrfs.Info{}, err
+	}
+	defer live.Close()
+	if v.record.ReadOnly, err = readOnlyNested(live, keep.NewMatcher(v.rules...)); err != nil {
+		return btrfs.Info{}, err
+	}
+	return btrfs.ReadInfo(live)
+}
+
 // buildRestore makes NEXT a writable snapshot of an earlier state.
 func (v *volume) buildRestore(name string) error {
 	source, err := v.snapshot(name)
@@ -174,7 +188,7 @@ func (v *volume) buildRestore(name string) error {
 		return err
 	}
 	defer source.Close()
-	live, err := v.liveInfo()
+	live, err := v.prepareRestore()
 	if err != nil {
 		return err
 	}
@@ -257,7 +271,6 @@ func (a *applier) restoreStub(from *os.File, path string) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
 	if err := removeStub(dir, name); err != nil {
 		return err
 	}

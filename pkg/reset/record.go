@@ -44,6 +44,10 @@ type Record struct {
 	// Outside are ranges that hold every inode that lies outside kept paths.
 	Outside []Range `json:"outside,omitempty"`
 
+	// ReadOnly are the tree ids of nested subvolumes that are read-only and have
+	// to move, or something out of them: they get the flag back afterwards.
+	ReadOnly []uint64 `json:"readOnly,omitempty"`
+
 	// Displaced is set by a restore alone: the UUID of the live volume that it
 	// put aside, so that recovery can tell before the exchange from after it.
 	Displaced string `json:"displaced,omitempty"`

@@ -124,8 +124,13 @@ func (v *volume) moveNested(live *os.File, m *keep.Matcher, fresh bool) error {
 		return err
 	}
 	defer old.Close()
-	some, err := holdsSubvolumes(old)
-	if err != nil || !some {
+	record := readRecordOf(live)
+	var readOnly []uint64
+	if record != nil {
+		readOnly = record.ReadOnly
+	}
+	nested, err := nestedSubvolumes(old, m)
+	if err != nil || len(nested)+len(readOnly) == 0 {
 		return err
 	}
 	if fresh {
@@ -135,23 +140,13 @@ func (v *volume) moveNested(live *os.File, m *keep.Matcher, fresh bool) error {
 			return err
 		}
 	}
-	if err := (&mover{v: v, old: old, new: live, matcher: m}).run(); err != nil {
+	if err := (&mover{v: v, old: old, new: live, matcher: m, readOnly: readOnly}).run(); err != nil {
 		return fmt.Errorf("nested subvolumes stay in %s until the next run: %w", NameNext, err)
 	}
 	if fresh {
 		return touchRecord(live)
 	}
 	return nil
-}
-
-// holdsSubvolumes reports whether anything is nested in a subvolume at all.
-func holdsSubvolumes(old *os.File) (bool, error) {
-	info, err := btrfs.ReadInfo(old)
-	if err != nil {
-		return false, err
-	}
-	children, err := btrfs.Children(old, info.ID)
-	return len(children) > 0, err
 }
 
 // finishReset puts the old state into history.
