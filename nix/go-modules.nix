@@ -4,7 +4,7 @@
 # nixpkgs runs `go mod download` in one module; here each module of go.work is
 # asked on its own, so that each of them builds and tests alone.
 #
-# modRoot: the module that is built, from which the others are found.
+# up: the way from the module that is built to the root of the source.
 { up }:
 _: {
   buildPhase = ''

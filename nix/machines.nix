@@ -44,10 +44,13 @@ let
       ];
     };
 
-  machine = host: method: [
-    nixosModules.default
-    (common host method)
-  ] ++ modules;
+  machine =
+    host: method:
+    [
+      nixosModules.default
+      (common host method)
+    ]
+    ++ modules;
 
   modulesOf = host: {
     Standard-Boot = machine host "Standard-Boot";

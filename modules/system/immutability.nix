@@ -17,23 +17,22 @@ let
   planFile = pkgs.writeText "immutability-plan.json" (builtins.toJSON planned.plan);
   resetProgram = "${nixosGo.initrdPackage}/bin/initrd-reset";
 
-  resetVolumes = lib.filter (v: v.resetOnBoot) (lib.attrValues disk.subvolumes);
-  snapshotVolumes = lib.filter (v: v.flag == "snapshots") (lib.attrValues disk.subvolumes);
+  volumes = lib.attrValues disk.subvolumes;
+  resetVolumes = lib.filter (v: v.resetOnBoot) volumes;
+  snapshotVolumes = lib.filter (v: v.flag == "snapshots") volumes;
 
   btrfsMounts = lib.filter (fs: fs.fsType == "btrfs") (lib.attrValues config.fileSystems);
   optionsOf = prefix: fs: lib.filter (lib.hasPrefix prefix) fs.options;
 
-  # A volume that is reset is mounted by the name in the plan, or not at all
-  # by NixOS.
-  mountedByName =
+  # Is the subvolume mounted where the settings say? A /nix that only the
+  # settings have on a subvolume of its own would be reset with the root.
+  isMounted =
     v:
     let
-      fs = config.fileSystems.${v.mountPoint};
+      subvol = optionsOf "subvol=" config.fileSystems.${v.mountPoint};
     in
-    !(config.fileSystems ? ${v.mountPoint})
-    || map (lib.removePrefix "/") (map (lib.removePrefix "subvol=") (optionsOf "subvol=" fs)) == [
-      v.name
-    ];
+    config.fileSystems ? ${v.mountPoint}
+    && map (o: lib.removePrefix "/" (lib.removePrefix "subvol=" o)) subvol == [ v.name ];
 
   inherit (functions.paths) components isPrefix;
 
@@ -98,9 +97,9 @@ in
       }
     ]
     ++ map (v: {
-      assertion = mountedByName v;
-      message = "nixos-go: the volume ${v.name} is reset, but ${v.mountPoint} is not mounted with subvol=${v.name}.";
-    }) resetVolumes;
+      assertion = isMounted v;
+      message = "nixos-go: settings.disk.subvolumes has ${v.name} at ${v.mountPoint}, but nothing is mounted there with subvol=${v.name}. Correct its name, or set its enable to false.";
+    }) (lib.filter (v: v.flag == null) volumes);
 
     boot.initrd.systemd = {
       enable = lib.mkDefault true;
