@@ -285,6 +285,9 @@ func fileChange(live *inode, fields Fields) Change {
 	switch {
 	case fields&FieldType != 0:
 		c.Kind, c.act = KindType, actRemove|actCreate
+	case fields&FieldContent != 0 && fields&(FieldFlags|FieldLinks) == 0 && live.kind() == unix.S_IFREG:
+		// Much cheaper than another file in its place: no directory changes.
+		c.Kind, c.act = KindModified, actContent
 	case fields&(FieldContent|FieldLinks) != 0, fields&FieldFlags != 0 && live.kind() == unix.S_IFREG:
 		// Some flags (NOCOW) can only be set on an empty file.
 		c.Kind, c.act = KindModified, actRemove|actCreate
