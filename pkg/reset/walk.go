@@ -60,9 +60,10 @@ type walker struct {
 	clean   *tree
 	current *tree // nil when everything is compared
 
-	nested map[dirName]uint64 // subvolumes that really lie in live, or in a branch of it
-	marked map[uint64]bool    // inodes of live with a change at or below them
-	groups map[groupKey]*group
+	nested  map[dirName]uint64 // subvolumes that really lie in live, or in a branch of it
+	marked  map[uint64]bool    // inodes of live with a change at or below them
+	parents map[uint64]uint64  // of inodes with one name that changed
+	groups  map[groupKey]*group
 
 	plan    *Plan
 	outside []uint64
