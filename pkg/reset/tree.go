@@ -154,7 +154,7 @@ func (t *tree) read(number uint64) (*inode, error) {
 	if err != nil {
 		return nil, fmt.Errorf("inode %d: %w", number, err)
 	}
-	slices.SortFunc(n.xattrs, func(a, b btrfs.DirItem) int { return strings.Compare(a.Name, b.Name) })
+	sortBy(n.xattrs, strings.Compare, func(x *btrfs.DirItem) string { return x.Name })
 	return n, nil
 }
 
