@@ -14,7 +14,7 @@ func TestDryRun(t *testing.T) {
 	d.day()
 	for _, device := range []string{d.top, d.device} {
 		before := d.look()
-		b.want(exitDone, "@root: the next reset: 2 wiped, 2 changed back, 1 brought back, 0 nested subvolumes moved (full)",
+		b.want(exitDone, "@root: the next reset: 2 wiped, 2 changed back, 1 brought back, 1 nested subvolume moved (full)",
 			"initrd-reset", "--dry-run", "--device", device)
 		d.same(before)
 		b.noReport()
@@ -45,7 +45,7 @@ func TestDryRun(t *testing.T) {
 		}
 	}
 	// The real run does what the dry one told.
-	b.want(exitDone, "@root: reset: 2 wiped, 2 changed back, 1 brought back, 0 nested subvolumes moved (full)", "initrd-reset", "--json", "--device", d.top)
+	b.want(exitDone, "@root: reset: 2 wiped, 2 changed back, 1 brought back, 1 nested subvolume moved (full)", "initrd-reset", "--json", "--device", d.top)
 	if got := decode[reportFile](t, b.stdout.String()); got.DryRun || got.Changes != nil {
 		t.Errorf("--json prints %+v, want the report alone", got)
 	}

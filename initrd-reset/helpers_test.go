@@ -201,6 +201,7 @@ func (d *disk) day() {
 	d.sh(`
 		mkdir -p @root/tmp/build/deep; echo o > @root/tmp/build/deep/o; echo other > @root/etc/hostname
 		rm @root/etc/motd; echo db > @root/var/lib/db; echo new > @root/etc/new; chmod 600 @root/usr/bin/program
+		btrfs -q subvolume create @root/var/lib/machines; echo m > @root/var/lib/machines/m
 		echo report > @home/alice/Documents/report; mkdir @home/alice/Documents/tmp
 		echo scratch > @home/alice/Documents/tmp/scratch; echo > @home/alice/caf` + "$'\\xe9'")
 }

@@ -108,8 +108,15 @@ func (p *printer) tellVolume(v *reset.Result) {
 	for _, w := range v.Warnings {
 		p.warnf("%s: %s", v.Name, w)
 	}
-	counts := fmt.Sprintf("%d wiped, %d changed back, %d brought back, %d nested subvolumes moved (%s)",
-		v.Wiped, v.ChangedBack, v.BroughtBack, v.Moved, v.Way)
+	counts := fmt.Sprintf("%d wiped, %d changed back, %d brought back", v.Wiped, v.ChangedBack, v.BroughtBack)
+	switch v.Moved {
+	case 0:
+	case 1:
+		counts += ", 1 nested subvolume moved"
+	default:
+		counts += fmt.Sprintf(", %d nested subvolumes moved", v.Moved)
+	}
+	counts += fmt.Sprintf(" (%s)", v.Way)
 	switch v.Outcome {
 	case reset.OutcomeReset:
 		p.sayf("%s: reset: %s", v.Name, counts)
