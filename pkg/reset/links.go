@@ -1,8 +1,6 @@
 package reset
 
 import (
-	"slices"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -67,7 +65,7 @@ func (w *walker) resolveGroups() error {
 			groups = append(groups, r)
 		}
 	}
-	slices.SortFunc(groups, func(a, b *resolvedGroup) int { return comparePaths(a.names[0].path, b.names[0].path) })
+	sortBy(groups, comparePaths, func(g **resolvedGroup) string { return (*g).names[0].path })
 	taken := map[liveInode]bool{}
 	for _, g := range groups {
 		if err := w.resolveGroup(g, taken); err != nil {
@@ -105,7 +103,7 @@ func (w *walker) resolveNames(key groupKey, g *group) (*resolvedGroup, error) {
 			r.names = append(r.names, n)
 		}
 	}
-	slices.SortFunc(r.names, func(a, b name) int { return comparePaths(a.path, b.path) })
+	sortBy(r.names, comparePaths, func(n *name) string { return n.path })
 	return r, nil
 }
 

@@ -173,7 +173,7 @@ func (n *inode) add(it btrfs.Item) (err error) {
 }
 
 func (n *inode) sortXattrs() {
-	slices.SortFunc(n.xattrs, func(a, b btrfs.DirItem) int { return strings.Compare(a.Name, b.Name) })
+	sortBy(n.xattrs, strings.Compare, func(x *btrfs.DirItem) string { return x.Name })
 }
 
 // Bounds of reading ahead: inodes at most so far apart are read in one search, and a
