@@ -37,7 +37,7 @@ func Open(ctx context.Context, env *clikit.Env, options clikit.Options, dir stri
 	f, err := nix.Open(ctx, env.Host, dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nix.Flake{}, clikit.WithHint(err, "name the folder of the configuration with --flake DIR, or in NIXOS_GO_ROOT")
+		return nix.Flake{}, noFlake(err)
 	case errors.Is(err, nix.ErrNoRepository):
 		if f, err = p.initialise(ctx, dir); err != nil {
 			return nix.Flake{}, err
@@ -60,6 +60,10 @@ func Dir(name string) (string, error) {
 		return "", clikit.Usagef("--flake takes a folder, not %q", name)
 	}
 	return filepath.Abs(name)
+}
+
+func noFlake(err error) error {
+	return clikit.WithHint(err, "name the folder of the configuration with --flake DIR, or in NIXOS_GO_ROOT")
 }
 
 type preparation struct {
@@ -194,6 +198,9 @@ func (s Selection) Configuration() string { return settings.Configuration(s.Host
 // given, else config.json.
 func Select(dir, host, target string) (Selection, error) {
 	var s Selection
+	if _, err := os.Stat(path.Join(dir, "flake.nix")); errors.Is(err, fs.ErrNotExist) {
+		return s, noFlake(fmt.Errorf("%s holds no flake.nix: %w", dir, fs.ErrNotExist))
+	}
 	config, err := settings.ReadConfig(dir)
 	missing := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !missing {
@@ -228,10 +235,10 @@ func Select(dir, host, target string) (Selection, error) {
 
 // HostFlag chooses another host than config.json's.
 func HostFlag() cli.Flag {
-	return &cli.StringFlag{Name: "host", Usage: "the host `HOST` instead of the one in config.json"}
+	return &cli.StringFlag{Name: "host", Usage: "take the host `HOST` instead of the one in config.json"}
 }
 
 // TargetFlag chooses another target than config.json's.
 func TargetFlag() cli.Flag {
-	return &cli.StringFlag{Name: "target", Usage: "`TARGET` Standard-Boot or Secure-Boot instead of the one in config.json"}
+	return &cli.StringFlag{Name: "target", Usage: "boot by `TARGET`, Standard-Boot or Secure-Boot, instead of the one in config.json"}
 }
