@@ -25,3 +25,7 @@ fuzz TIME="20s":
 # go mod tidy, every module
 tidy:
     scripts/tidy
+
+# man pages and completions into DIR
+docs *DIR:
+    scripts/docs {{DIR}}
