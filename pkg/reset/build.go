@@ -109,7 +109,10 @@ func (v *volume) applyPlan(live, clean *os.File) error {
 	if err := v.step("apply", a.apply); err != nil {
 		return err
 	}
-	v.record.Outside = v.planned.outside
+	v.record.Outside, v.record.Shared = v.planned.outside, v.planned.shared
+	if v.record.ReadOnly, err = readOnlyNested(live, v.planned.matcher); err != nil {
+		return err
+	}
 	return v.step("write record", func() error { return a.finish(&v.record) })
 }
 
@@ -164,6 +167,20 @@ func (v *volume) buildSnapshot() error {
 	return v.clock.measure("snapshot", func() error { return v.snapshotNext(live, true) })
 }
 
+// prepareRestore looks at the live volume that a restore will displace, and notes
+// what of it moves.
+func (v *volume) prepareRestore() (btrfs.Info, error) {
+	live, err := v.openLive()
+	if err != nil {
+		return btrfs.Info{}, err
+	}
+	defer live.Close()
+	if v.record.ReadOnly, err = readOnlyNested(live, keep.NewMatcher(v.rules...)); err != nil {
+		return btrfs.Info{}, err
+	}
+	return btrfs.ReadInfo(live)
+}
+
 // buildRestore makes NEXT a writable snapshot of an earlier state.
 func (v *volume) buildRestore(name string) error {
 	source, err := v.snapshot(name)
@@ -171,7 +188,7 @@ func (v *volume) buildRestore(name string) error {
 		return err
 	}
 	defer source.Close()
-	live, err := v.liveInfo()
+	live, err := v.prepareRestore()
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package reset
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -139,6 +140,19 @@ func (m *machine) info(path string) btrfs.Info {
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
+}
+
+// cleanup does what the service does after the boot.
+func (m *machine) cleanup() {
+	m.t.Helper()
+	top := m.hold(m.top)
+	defer top.Close()
+	if err := Cleanup(context.Background(), top, m.plan, CleanupOptions{}); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := btrfs.Sync(top); err != nil {
+		m.t.Fatal(err)
+	}
 }
 
 // checkReset runs a reset of one volume and compares the new state with the model's.

@@ -101,7 +101,33 @@ func together(tasks ...func() error) error {
 // made is the first inode that this run made, or 0: all from it to the record's own,
 // the last, lie outside kept paths.
 func writeRecord(root *os.File, record *Record, made uint64) error {
-	fd, err := unix.Openat(int(root.Fd()), ReadyName, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	return writeRecordAs(root, ReadyName, record, made)
+}
+
+// replaceRecord puts another record into the root of a live volume, and leaves it as
+// the last thing that changed there.
+func replaceRecord(live *os.File, record *Record) error {
+	name, err := temporaryName()
+	if err != nil {
+		return err
+	}
+	done, err := holdDirs(live)
+	if err != nil {
+		return err
+	}
+	fd := int(live.Fd())
+	err = writeRecordAs(live, name, record, 0)
+	if err == nil {
+		err = pathError("replace", ReadyName, unix.Renameat(fd, name, fd, ReadyName))
+	}
+	if err := errors.Join(err, done()); err != nil {
+		return err
+	}
+	return touchRecord(live)
+}
+
+func writeRecordAs(root *os.File, name string, record *Record, made uint64) error {
+	fd, err := unix.Openat(int(root.Fd()), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return &os.PathError{Op: "create", Path: ReadyName, Err: err}
 	}
