@@ -3,6 +3,7 @@ package btrfs
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -48,7 +49,7 @@ func Mount(device string, options MountOptions) (*os.File, error) {
 	flags := options.Flags
 	attributes := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOATIME
 	if options.ReadOnly {
-		flags = append(flags[:len(flags):len(flags)], "ro")
+		flags = append(slices.Clip(flags), "ro")
 		attributes |= unix.MOUNT_ATTR_RDONLY
 	}
 	for _, flag := range flags {

@@ -54,6 +54,7 @@ type SearchKey struct {
 // Item is one item that a search found. Data is valid during the visit only.
 type Item struct {
 	Key
+
 	LeafTransID uint64 // the transaction that last wrote the leaf
 	Data        []byte
 }

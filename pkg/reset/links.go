@@ -43,6 +43,7 @@ func (w *walker) group(a at, clean uint64) *group {
 // name is one name of a group, and what live has there.
 type name struct {
 	at
+
 	inode *inode // live's; nil for none
 }
 

@@ -31,6 +31,7 @@ func (l load) String() string {
 // desk is a disk under load.
 type desk struct {
 	*machine
+
 	fs   *testx.Filesystem
 	load load
 }

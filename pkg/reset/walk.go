@@ -77,6 +77,7 @@ type dirName struct {
 // place is a directory in one of the trees; the zero place is none.
 type place struct {
 	*tree
+
 	dir uint64
 }
 
@@ -185,7 +186,7 @@ func (w *walker) visit(a at) error {
 
 // remember notes an inode that lies outside kept paths and may stay.
 func (w *walker) remember(a at) {
-	if a.liveDir.tree.id == w.live.id {
+	if a.liveDir.id == w.live.id {
 		w.outside = append(w.outside, a.live.inode)
 	}
 }

@@ -8,6 +8,7 @@ require (
 	nixos-go v0.0.0
 	nixos-go/tools/eval v0.0.0
 	nixos-go/tools/fix_permissions v0.0.0
+	nixos-go/tools/update v0.0.0
 )
 
 require (
@@ -32,3 +33,5 @@ replace nixos-go => ../..
 replace nixos-go/tools/eval => ../eval
 
 replace nixos-go/tools/fix_permissions => ../fix_permissions
+
+replace nixos-go/tools/update => ../update

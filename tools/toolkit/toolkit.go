@@ -18,6 +18,7 @@ import (
 	"nixos-go/tools/eval"
 	fixpermissions "nixos-go/tools/fix_permissions"
 	"nixos-go/tools/toolkit/docs"
+	"nixos-go/tools/update"
 )
 
 // tool is a tool by its name; building its app is left until it is needed.
@@ -30,6 +31,7 @@ func tools() []tool {
 	return []tool{
 		{"nixos-eval", eval.App},
 		{"nixos-fix-permissions", fixpermissions.App},
+		{"nixos-update", update.App},
 	}
 }
 
