@@ -91,8 +91,8 @@ type mover struct {
 	v        *volume
 	old, new *os.File // roots
 	matcher  *keep.Matcher
-	readOnly []uint64 // tree ids
-	fresh    bool     // nothing but the moves changed in the new state
+	record   *Record // what was noted of the moves before the exchange
+	fresh    bool    // nothing but the moves changed in the new state
 }
 
 func (m *mover) run() error {
@@ -109,12 +109,57 @@ func (m *mover) run() error {
 			return err
 		}
 	}
+	if err := m.touching(m.putTimesBack); err != nil {
+		return err
+	}
 	for _, root := range []*os.File{m.new, m.old} {
 		if err := m.seal(root); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// putTimesBack sets the times that the moves disturbed, also those of a run that was
+// cut off before it could.
+func (m *mover) putTimesBack() error {
+	for _, d := range m.record.MoveDirs {
+		path := string(d.Path)
+		if err := putTimeBack(m.old, path, d.Old); err != nil {
+			return err
+		}
+		if err := putTimeBack(m.new, path, d.New); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func putTimeBack(root *os.File, path string, mtime int64) error {
+	now, err := mtimeOf(root, path)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return nil // the owner changed what was there
+	}
+	if err != nil || unix.TimespecToNsec(now) == mtime {
+		return err
+	}
+	dir, err := openDir(root, path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	flags, err := btrfs.Flags(dir)
+	if err != nil {
+		return err
+	}
+	if err := liftFlags(dir); err != nil {
+		return err
+	}
+	err = setMTime(dir, unix.NsecToTimespec(mtime))
+	if flags&lockFlags != 0 {
+		err = errors.Join(err, btrfs.SetFlags(dir, flags))
+	}
+	return err
 }
 
 // touching makes the record the last thing that changed in the new state, as untouched
@@ -140,7 +185,7 @@ func (m *mover) unseal(nested []nestedSubvolume, n nestedSubvolume) error {
 	for _, other := range nested {
 		needed = needed || other.kept && other.path != n.path && below(other.path, n.path)
 	}
-	if !needed || !slices.Contains(m.readOnly, n.id) {
+	if !needed || !slices.Contains(m.record.ReadOnly, n.id) {
 		return nil
 	}
 	return m.v.step("unseal "+n.path, func() error { return setReadOnly(m.old, n.path, false) })
@@ -149,7 +194,7 @@ func (m *mover) unseal(nested []nestedSubvolume, n nestedSubvolume) error {
 // seal gives those that were read-only their flag back, also where an earlier run
 // was cut off before it could.
 func (m *mover) seal(root *os.File) error {
-	if len(m.readOnly) == 0 {
+	if len(m.record.ReadOnly) == 0 {
 		return nil
 	}
 	nested, err := nestedSubvolumes(root, m.matcher)
@@ -157,7 +202,7 @@ func (m *mover) seal(root *os.File) error {
 		return err
 	}
 	for _, n := range nested {
-		if !slices.Contains(m.readOnly, n.id) {
+		if !slices.Contains(m.record.ReadOnly, n.id) {
 			continue
 		}
 		err := m.v.step("seal "+n.path, func() error { return setReadOnly(root, n.path, true) })

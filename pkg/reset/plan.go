@@ -40,6 +40,7 @@ const (
 	actCreate                      // make CLEAN's side
 	actLink                        // make a hard link to linkTo
 	actMetadata                    // give the live inode CLEAN's metadata
+	actContent                     // give it CLEAN's content and metadata
 	actStub                        // with actRemove: the live side is a subvolume's stub in NEXT
 )
 

@@ -133,15 +133,14 @@ func (v *volume) moveNested(live *os.File, m *keep.Matcher, fresh bool) error {
 	}
 	defer old.Close()
 	record := readRecordOf(live)
-	var readOnly []uint64
-	if record != nil {
-		readOnly = record.ReadOnly
+	if record == nil {
+		record = &Record{}
 	}
 	nested, err := nestedSubvolumes(old, m)
-	if err != nil || len(nested)+len(readOnly) == 0 {
+	if err != nil || len(nested)+len(record.ReadOnly)+len(record.MoveDirs) == 0 {
 		return err
 	}
-	mover := &mover{v: v, old: old, new: live, matcher: m, readOnly: readOnly, fresh: fresh}
+	mover := &mover{v: v, old: old, new: live, matcher: m, record: record, fresh: fresh}
 	if err := mover.run(); err != nil {
 		return fmt.Errorf("nested subvolumes stay in %s until the next run: %w", NameNext, err)
 	}

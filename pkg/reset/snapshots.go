@@ -1,6 +1,7 @@
 package reset
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -96,38 +97,41 @@ func together(tasks ...func() error) error {
 	return errors.Join(errs...)
 }
 
+// replaceRecord writes another record over the one in the root of a volume, and leaves
+// it as the last thing that changed there. One write, so that it is the old or the new
+// one whole, and nothing in the root directory changes; spaces fill up to the old size.
+func replaceRecord(root *os.File, record *Record) error {
+	f, err := openBeneath(root, ReadyName, unix.O_WRONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return &os.PathError{Op: "stat", Path: ReadyName, Err: err}
+	}
+	if st.Nlink != 1 || st.Mode&modeType != unix.S_IFREG || st.Size > maxRecord {
+		return &os.PathError{Op: "replace", Path: ReadyName, Err: unix.EMLINK}
+	}
+	text, err := record.encode()
+	if err != nil {
+		return err
+	}
+	if fill := int(st.Size) - len(text); fill > 0 {
+		text = append(text, bytes.Repeat([]byte{' '}, fill)...)
+	}
+	if _, err := f.WriteAt(text, 0); err != nil {
+		return err
+	}
+	return touchRecord(root)
+}
+
 // writeRecord puts the record into the root of a volume under construction, where
 // nothing has its name. The caller puts the root's time back.
 // made is the first inode that this run made, or 0: all from it to the record's own,
 // the last, lie outside kept paths.
 func writeRecord(root *os.File, record *Record, made uint64) error {
-	return writeRecordAs(root, ReadyName, record, made)
-}
-
-// replaceRecord puts another record into the root of a live volume, and leaves it as
-// the last thing that changed there.
-func replaceRecord(live *os.File, record *Record) error {
-	name, err := temporaryName()
-	if err != nil {
-		return err
-	}
-	done, err := holdDirs(live)
-	if err != nil {
-		return err
-	}
-	fd := int(live.Fd())
-	err = writeRecordAs(live, name, record, 0)
-	if err == nil {
-		err = pathError("replace", ReadyName, unix.Renameat(fd, name, fd, ReadyName))
-	}
-	if err := errors.Join(err, done()); err != nil {
-		return err
-	}
-	return touchRecord(live)
-}
-
-func writeRecordAs(root *os.File, name string, record *Record, made uint64) error {
-	fd, err := unix.Openat(int(root.Fd()), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Openat(int(root.Fd()), ReadyName, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return &os.PathError{Op: "create", Path: ReadyName, Err: err}
 	}
