@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"nixos-go/pkg/clikit"
+	"nixos-go/tools/diff"
 	"nixos-go/tools/eval"
 	fixpermissions "nixos-go/tools/fix_permissions"
 	"nixos-go/tools/toolkit/docs"
@@ -29,6 +30,7 @@ type tool struct {
 
 func tools() []tool {
 	return []tool{
+		{"nixos-diff", diff.App},
 		{"nixos-eval", eval.App},
 		{"nixos-fix-permissions", fixpermissions.App},
 		{"nixos-update", update.App},
