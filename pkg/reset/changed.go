@@ -21,7 +21,7 @@ func (w *walker) markChanges() error {
 		}
 	}
 	for _, dir := range changedDirs {
-		if err := w.markMovedIn(dir); err != nil {
+		if err := w.markMovedIn(dir); err != nil && !w.tolerates(err) {
 			return err
 		}
 	}

@@ -1,8 +1,6 @@
 package reset
 
 import (
-	"slices"
-
 	"golang.org/x/sys/unix"
 
 	"nixos-go/pkg/btrfs"
@@ -82,8 +80,7 @@ func (k keptWalker) markNested() error {
 
 func (k keptWalker) visit(a at) error {
 	err := k.decide(a)
-	if isGone(err) {
-		k.plan.missed++
+	if k.tolerates(err) {
 		return nil
 	}
 	return err
@@ -141,7 +138,7 @@ func (k keptWalker) compareBoth(a at, live *inode) error {
 		if change.Fields, err = k.compareWhole(a.path, a.liveDir.tree, live, clean); err != nil {
 			return k.wrap(a, err)
 		}
-		same, err := k.sameNames(a, live, clean)
+		same, err := k.sameLinks(a, live, clean)
 		if err != nil {
 			return k.wrap(a, err)
 		}
@@ -162,35 +159,32 @@ func (k keptWalker) compareBoth(a at, live *inode) error {
 	return k.visitBelow(a)
 }
 
-// sameNames reports whether two inodes have the same names.
-func (k keptWalker) sameNames(a at, live, clean *inode) (bool, error) {
+// sameLinks reports whether two inodes have as many names: one that came or went is
+// listed by itself.
+func (k keptWalker) sameLinks(a at, live, clean *inode) (bool, error) {
 	if live.Links <= 1 && clean.Links <= 1 {
 		return true, nil
 	}
-	prefix := ""
-	if branch := k.plan.branchOf(a.path); branch != nil {
-		prefix = branch.Path
-	}
-	names, err := pathsOf(a.liveDir.tree, prefix, live)
+	now, err := linksOutsideTrash(a.liveDir.tree, live)
 	if err != nil {
 		return false, err
 	}
-	before, err := pathsOf(k.clean, "", clean)
-	return slices.Equal(names, before), err
+	before, err := linksOutsideTrash(k.clean, clean)
+	return now == before, err
 }
 
-// pathsOf are the sorted paths of an inode.
-func pathsOf(t *tree, prefix string, n *inode) ([]string, error) {
-	var out []string
+func linksOutsideTrash(t *tree, n *inode) (int, error) {
+	count := 0
 	for _, ref := range n.refs {
 		dir, err := t.path(ref.Parent)
 		if err != nil {
-			return nil, err
+			return 0, err
 		}
-		out = append(out, prefix+dir+"/"+ref.Name)
+		if !t.top || !below(dir+"/"+ref.Name, "/"+TrashName) {
+			count++
+		}
 	}
-	slices.Sort(out)
-	return out, nil
+	return count, nil
 }
 
 // visitNested compares a nested subvolume. Rules do not reach into a kept one, and a

@@ -167,11 +167,19 @@ func (w *walker) run() error {
 // visit decides about one path below the root.
 func (w *walker) visit(a at) error {
 	err := w.decide(a)
-	if w.src.InUse && isGone(err) {
-		w.plan.missed++
+	if w.tolerates(err) {
 		return nil
 	}
 	return err
+}
+
+// tolerates reports whether an error is of something that vanished, in a volume in use.
+func (w *walker) tolerates(err error) bool {
+	if !w.src.InUse || !isGone(err) {
+		return false
+	}
+	w.plan.missed++
+	return true
 }
 
 // isGone reports whether something was not there any more, or had become something

@@ -55,9 +55,13 @@ func (l *looker) expand(c *reset.Change, side *reset.Side, known bool) error {
 }
 
 // inScope tells whether an entry is part of the change: what is kept below a directory
-// that comes back does not, and what is excluded below a kept one is not kept.
+// that comes back does not, and what is excluded below a kept one is not kept. Nothing
+// that is kept exists below a directory that is wiped.
 func (x *expansion) inScope(e *reset.Entry) bool {
-	return x.volume.Kept(e.Path) == x.request.kept || e.Path == x.change.Path
+	if e.Path == x.change.Path || !x.request.kept && x.change.Kind != reset.KindDeleted {
+		return true
+	}
+	return x.volume.Kept(e.Path) == x.request.kept
 }
 
 // isShown decides about an entry by itself, and about all below it.

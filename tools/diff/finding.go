@@ -197,10 +197,10 @@ func (l *looker) change(c *reset.Change) error {
 	}
 	switch {
 	case known || !l.filter.selects(abs):
-	case l.filter.ignores(abs):
-		l.view.hidden.Ignored++
 	case c.OnlyTime() && !l.filter.times:
 		l.view.hidden.Times++
+	case l.filter.ignores(abs):
+		l.view.hidden.Ignored++
 	case l.hides(e):
 		l.view.hidden.Symlinks++
 	default:

@@ -26,7 +26,8 @@ func (t tool) show(r request, tgt *target, v *view) error {
 }
 
 func (r *row) sizeText() string {
-	if r.kind == reset.KindMetadata && r.sums == nil || r.isDir() && r.files == 0 {
+	unknown := r.nested && r.kind == reset.KindModified
+	if r.kind == reset.KindMetadata && r.sums == nil || r.isDir() && r.files == 0 || unknown {
 		return ""
 	}
 	return ui.Size(int64(r.size)) //nolint:gosec // sums of file sizes
@@ -37,6 +38,8 @@ func (r *row) what() string {
 	switch {
 	case r.sums != nil:
 		return r.summary()
+	case r.nested && r.kind == reset.KindModified:
+		return "subvolume, written to"
 	case r.kind == reset.KindModified, r.kind == reset.KindMetadata:
 		return strings.Join(r.fields.Names(), ", ")
 	case r.kind == reset.KindType && r.was != 0:

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
@@ -44,19 +44,27 @@ func (p proposals) add(rule, unit, why, from string, size uint64, files int64) {
 	one.from = append(one.from, from)
 }
 
-// sorted gives the proposals by path, without those that another one covers.
+// sorted gives the proposals by path; what one covers of the others is counted with it.
 func (p proposals) sorted() []*proposal {
-	var list []*proposal
-	for rule, one := range p {
-		covered := false
-		for other := range p {
-			covered = covered || other != rule && below(rule, other)
-		}
-		if !covered {
-			list = append(list, one)
-		}
+	all := make([]*proposal, 0, len(p))
+	for _, one := range p {
+		all = append(all, one)
 	}
-	slices.SortFunc(list, func(a, b *proposal) int { return comparePaths(a.rule, b.rule) })
+	slices.SortFunc(all, func(a, b *proposal) int { return comparePaths(a.rule, b.rule) })
+	var list []*proposal
+	for _, one := range all {
+		if len(list) > 0 && below(one.rule, list[len(list)-1].rule) {
+			last := list[len(list)-1]
+			last.size, last.files, last.from = last.size+one.size, last.files+one.files, append(last.from, one.from...)
+			continue
+		}
+		copied := *one
+		copied.from = slices.Clone(one.from)
+		list = append(list, &copied)
+	}
+	for _, one := range list {
+		slices.SortFunc(one.from, comparePaths)
+	}
 	return list
 }
 
@@ -168,9 +176,14 @@ func (s *suggester) consider(e *reset.Entry, known bool) error {
 		return nil // nothing in it would be lost
 	}
 	advice := s.advisor.about(abs)
+	rule, ok := ruleFor(abs)
 	switch {
+	case isPrivateLink(abs, e):
+		s.lose.add(abs, "", "systemd makes this symlink for a dynamic user", abs, size, files)
+	case advice == nil && !ok:
+		s.lose.add(abs, "", "no rule can write this name", abs, size, files)
 	case advice == nil:
-		s.keep.add(ruleFor(abs), "", "", abs, size, files)
+		s.keep.add(rule, "", "", abs, size, files)
 	case advice.lost:
 		s.lose.add(advice.rule, advice.unit, advice.why, abs, size, files)
 	default:
@@ -220,16 +233,29 @@ func (s *suggester) measure(e *reset.Entry) (size uint64, files int64, err error
 	return size, files, err
 }
 
+// isPrivateLink tells whether a path is the symlink that systemd makes to the state of a
+// unit with a dynamic user (systemd.exec(5), StateDirectory=).
+func isPrivateLink(abs string, e *reset.Entry) bool {
+	dir, name := path.Split(abs)
+	return slices.Contains([]string{"/var/lib/", "/var/cache/", "/var/log/"}, dir) && e.Target == "private/"+name
+}
+
 // ruleFor is the rule that keeps a path: in a home the same path in all of them, and
-// `*` for names that no configuration can write.
-func ruleFor(abs string) string {
+// `*` for bytes that no configuration can write. There is none for a name of nothing
+// else, since it would keep all the others too.
+func ruleFor(abs string) (rule string, ok bool) {
 	components := strings.Split(abs, "/")
 	for i, name := range components {
-		if !utf8.ValidString(name) || i == 2 && components[1] == "home" && len(components) > 3 {
+		if i == 2 && components[1] == "home" && len(components) > 3 {
 			components[i] = "*"
+			continue
+		}
+		components[i] = strings.ToValidUTF8(name, "*")
+		if components[i] != name && strings.Trim(components[i], "*") == "" {
+			return "", false
 		}
 	}
-	return strings.Join(components, "/")
+	return strings.Join(components, "/"), true
 }
 
 // group is what the lines are sorted by.
