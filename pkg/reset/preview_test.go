@@ -67,6 +67,7 @@ func TestPreviewLooksOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := m.info("@root")
+	dry := m.run(Options{DryRun: true})
 
 	list := m.preview(PreviewOptions{})
 	defer closeAll(list)
@@ -78,6 +79,9 @@ func TestPreviewLooksOnly(t *testing.T) {
 	}
 	if want := []string{"modified /etc/hostname", "added /tmp"}; !slices.Equal(got, want) {
 		t.Errorf("Preview lists %q, want %q", got, want)
+	}
+	if diff := cmp.Diff(dry.Volumes[0].Changes, list[0].Plan.Changes, cmp.AllowUnexported(Change{})); diff != "" {
+		t.Errorf("a dry run (-) and a preview (+) differ:\n%s", diff)
 	}
 	if list[0].Plan.Way != WayChanged {
 		t.Errorf("way = %s, want %s", list[0].Plan.Way, WayChanged)
@@ -139,9 +143,9 @@ func TestPreviewOfVolumeInUse(t *testing.T) {
 			}
 		}
 	}()
-	rounds := 60
+	rounds := 20
 	if testing.Short() {
-		rounds = 10
+		rounds = 5
 	}
 	for range rounds {
 		for _, o := range []PreviewOptions{{}, {Kept: true}, {SinceBoot: true}, {Kept: true, SinceBoot: true}} {

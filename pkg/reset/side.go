@@ -66,9 +66,10 @@ func reopenSide(root *os.File) (*Side, error) {
 
 // located is a name in a directory of the tree.
 type located struct {
+	*entry
+
 	path string // "" for the root
 	dir  place
-	*entry
 }
 
 // Stat looks one path up. That there is none is fs.ErrNotExist.
@@ -138,7 +139,7 @@ func (s *Side) walk(l located, visit func(*Entry) error) error {
 		return err
 	}
 	for i := range entries {
-		if err := s.walk(located{l.path + "/" + entries[i].name, dir, &entries[i]}, visit); err != nil {
+		if err := s.walk(located{&entries[i], l.path + "/" + entries[i].name, dir}, visit); err != nil {
 			return err
 		}
 	}
@@ -163,7 +164,7 @@ func (s *Side) locate(path string) (located, error) {
 		if found == nil {
 			return l, &os.PathError{Op: "look up", Path: path, Err: unix.ENOENT}
 		}
-		l = located{l.path + "/" + name, dir, found}
+		l = located{found, l.path + "/" + name, dir}
 	}
 	return l, nil
 }

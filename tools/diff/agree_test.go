@@ -27,14 +27,14 @@ import (
 // machine is a file system with one volume, which stays mounted and in use while
 // nixos-diff looks at it.
 type machine struct {
-	t      *testing.T
+	t      testing.TB
 	fs     *testx.Filesystem
 	root   string // of the machine's other files
 	volume reset.PlanFileVolume
 	plan   reset.PlanFile
 }
 
-func newMachine(t *testing.T, fs *testx.Filesystem, name string) *machine {
+func newMachine(t testing.TB, fs *testx.Filesystem, name string) *machine {
 	t.Helper()
 	m := &machine{t: t, fs: fs, root: t.TempDir(), volume: reset.PlanFileVolume{Name: name, MountPoint: "/", KeepNothing: true}}
 	m.plan = reset.PlanFile{Version: 1, Device: fs.Device, Snapshots: reset.DefaultSnapshots, Clean: reset.NameClean, Revision: 1}
@@ -346,6 +346,7 @@ func stands(whole, below reset.Kind) bool {
 		return below == reset.KindDeleted || below == ""
 	case reset.KindType: // of a subvolume and a directory, both may have the path
 		return true
+	case reset.KindModified, reset.KindMetadata:
 	}
 	return false
 }

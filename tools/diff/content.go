@@ -97,7 +97,7 @@ func readVersion(side *reset.Side, path, rel string) (version, error) {
 		v.text = []byte(e.Target + "\n")
 	case unix.S_IFREG:
 		if e.Size > maxContent {
-			return v, fmt.Errorf("%s has %s, which is too much to compare line by line", path, ui.Size(int64(e.Size))) //nolint:gosec // a size
+			return v, fmt.Errorf("%s has %s, which is too much to compare line by line", path, ui.Size(int64(e.Size)))
 		}
 		f, err := side.Open(rel)
 		if err != nil {

@@ -145,7 +145,7 @@ func FuzzMounts(f *testing.F) {
 
 func FuzzMemory(f *testing.F) {
 	f.Add([]byte(`{"version":1,"questions":{"q":{"volumes":{"@root":{"uuid":"u","generation":3,"listed":[{"path":"/a","kind":"added"},{"pathBase64":"L2E=","kind":"type"}]}}}}}`))
-	f.Fuzz(func(t *testing.T, text []byte) {
+	f.Fuzz(func(_ *testing.T, text []byte) {
 		m := &memory{}
 		if m.parse(text) != nil {
 			return

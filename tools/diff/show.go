@@ -30,7 +30,7 @@ func (r *row) sizeText() string {
 	if r.kind == reset.KindMetadata && r.sums == nil || r.isDir() && r.files == 0 || unknown {
 		return ""
 	}
-	return ui.Size(int64(r.size)) //nolint:gosec // sums of file sizes
+	return ui.Size(int64(r.size))
 }
 
 // what says in a few words what a row is about.
@@ -45,7 +45,7 @@ func (r *row) what() string {
 	case r.kind == reset.KindType && r.was != 0:
 		return r.typeName() + ", was " + reset.TypeName(r.was)
 	case r.nested:
-		return fmt.Sprintf("subvolume, %s", ui.Count(r.files, "file"))
+		return "subvolume, " + ui.Count(r.files, "file")
 	case r.isDir():
 		return ui.Count(r.files, "file")
 	}
@@ -151,7 +151,7 @@ func sizeNote(size uint64) string {
 	if size == 0 {
 		return ""
 	}
-	return " (" + ui.Size(int64(size)) + ")" //nolint:gosec // a sum of file sizes
+	return " (" + ui.Size(int64(size)) + ")"
 }
 
 // String says what is left out; nothing if nothing is.

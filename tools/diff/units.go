@@ -211,8 +211,8 @@ func unitFolders(manager string) []string {
 func readUnits(files run.Files) []unitDir {
 	var out []unitDir
 	for _, m := range []struct {
-		name string
-		bases
+		name  string
+		bases bases
 	}{{"system", systemBases}, {"user", userBases}} {
 		seen := map[string]bool{}
 		for _, folder := range unitFolders(m.name) {
