@@ -34,9 +34,9 @@ type machine struct {
 	plan   reset.PlanFile
 }
 
-func newMachine(t testing.TB, fs *testx.Filesystem, name string) *machine {
-	t.Helper()
-	m := &machine{t: t, fs: fs, root: t.TempDir(), volume: reset.PlanFileVolume{Name: name, MountPoint: "/", KeepNothing: true}}
+func newMachine(tb testing.TB, fs *testx.Filesystem, name string) *machine {
+	tb.Helper()
+	m := &machine{t: tb, fs: fs, root: tb.TempDir(), volume: reset.PlanFileVolume{Name: name, MountPoint: "/", KeepNothing: true}}
 	m.plan = reset.PlanFile{Version: 1, Device: fs.Device, Snapshots: reset.DefaultSnapshots, Clean: reset.NameClean, Revision: 1}
 	if _, err := os.Stat(m.path(reset.DefaultSnapshots)); err != nil {
 		m.create(reset.DefaultSnapshots)

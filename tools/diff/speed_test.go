@@ -50,7 +50,7 @@ func BenchmarkMillionFiles(b *testing.B) {
 // after it: it syncs as well, but nothing is left to do.
 func (m *machine) measure(b *testing.B, cold bool) (sync, diff time.Duration) {
 	b.Helper()
-	var syncs, diffs []time.Duration
+	syncs, diffs := make([]time.Duration, 0, benchRounds), make([]time.Duration, 0, benchRounds)
 	for round := range benchRounds {
 		m.reset()
 		m.changeSome(round)
