@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nixos-go/pkg/reset"
+	"nixos-go/pkg/ui"
 )
 
 // mixed is the kind of a row that sums up findings of several kinds.
@@ -88,6 +89,11 @@ func (t tool) look(ctx context.Context, r request, tgt *target, f *filter) (*vie
 			return nil, err
 		}
 	}
+	for _, p := range r.paths {
+		if volume, rel, err := tgt.at(p); err == nil && !exists(volume, rel) {
+			t.env.UI.Warnf("there is no %s, and there was none", ui.Printable(p))
+		}
+	}
 	v.count()
 	v.sum(r.deepest())
 	slices.SortStableFunc(v.rows, func(a, b row) int { return comparePaths(a.path, b.path) })
@@ -140,6 +146,16 @@ func checkChildren(r request, tgt *target, v *view) error {
 		return &fs.PathError{Op: "--children", Path: r.children, Err: unix.ENOTDIR}
 	}
 	return nil
+}
+
+// exists tells whether either tree has a path.
+func exists(volume *reset.VolumePreview, rel string) bool {
+	for _, side := range []*reset.Side{volume.Live, volume.Base} {
+		if _, err := side.Stat(rel); !errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+	}
+	return false
 }
 
 // inode tells hard links apart from copies.
