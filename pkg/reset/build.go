@@ -109,7 +109,7 @@ func (v *volume) applyPlan(live, clean *os.File) error {
 	if err := v.step("apply", a.apply); err != nil {
 		return err
 	}
-	v.record.Outside = v.planned.outside
+	v.record.Outside, v.record.Shared = v.planned.outside, v.planned.shared
 	if v.record.ReadOnly, err = readOnlyNested(live, v.planned.matcher); err != nil {
 		return err
 	}

@@ -56,7 +56,7 @@ func (l *lineage) sources(live, clean *os.File) Sources {
 	}
 	src.NoStubs, src.Since = true, l.info.OTransID
 	if l.sameState {
-		src.Current, src.Outside = l.current, l.record.Outside
+		src.Current, src.Outside, src.Shared = l.current, l.record.Outside, l.record.Shared
 	}
 	return src
 }

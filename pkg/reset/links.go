@@ -268,6 +268,7 @@ func (w *walker) canCarry(g *resolvedGroup, n name, fields Fields) (bool, error)
 	if branch := w.plan.branchOf(n.path); branch != nil {
 		prefix = branch.Path
 	}
+	shared := false
 	for _, ref := range n.inode.refs {
 		dir, err := n.liveDir.path(ref.Parent, nil)
 		if err != nil {
@@ -281,6 +282,10 @@ func (w *walker) canCarry(g *resolvedGroup, n name, fields Fields) (bool, error)
 		if err != nil || !linked || fields != 0 || !g.shareInode(n.inode.number) {
 			return false, err
 		}
+		shared = true
+	}
+	if shared && g.key.subvolume == w.live.id {
+		w.plan.shared = append(w.plan.shared, n.inode.number)
 	}
 	return true, nil
 }

@@ -92,6 +92,7 @@ type mover struct {
 	old, new *os.File // roots
 	matcher  *keep.Matcher
 	readOnly []uint64 // tree ids
+	fresh    bool     // nothing but the moves changed in the new state
 }
 
 func (m *mover) run() error {
@@ -102,7 +103,7 @@ func (m *mover) run() error {
 	for _, n := range nested {
 		err := m.unseal(nested, n)
 		if err == nil && n.kept {
-			err = m.v.step("move "+n.path, func() error { return m.move(n.path) })
+			err = m.v.step("move "+n.path, func() error { return m.touching(func() error { return m.move(n.path) }) })
 		}
 		if err != nil {
 			return err
@@ -114,6 +115,22 @@ func (m *mover) run() error {
 		}
 	}
 	return nil
+}
+
+// touching makes the record the last thing that changed in the new state, as untouched
+// wants it. Before the change as well: all of it is one transaction then, and wherever
+// it is cut off in that, the record is no older than the rest.
+func (m *mover) touching(change func() error) error {
+	if !m.fresh {
+		return change()
+	}
+	if err := touchRecord(m.new); err != nil {
+		return err
+	}
+	if err := change(); err != nil {
+		return err
+	}
+	return touchRecord(m.new)
 }
 
 // unseal makes a subvolume writable if it has to move, since a read-only directory
@@ -187,6 +204,9 @@ func (m *mover) move(path string) error {
 // is empty, and else both stay.
 func (m *mover) rename(from, to *os.File, name, path string) error {
 	err := unix.Renameat2(int(from.Fd()), name, int(to.Fd()), name, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EPERM) {
+		return m.renameLocked(from, to, name, path)
+	}
 	if !errors.Is(err, unix.EEXIST) {
 		return pathError("move nested subvolume", path, err)
 	}
@@ -205,6 +225,26 @@ func (m *mover) rename(from, to *os.File, name, path string) error {
 	m.v.warn("something new stands at %q: the subvolume that was there is now %q", path, aside)
 	return pathError("move nested subvolume", path,
 		unix.Renameat2(int(from.Fd()), name, int(to.Fd()), aside, unix.RENAME_NOREPLACE))
+}
+
+// renameLocked moves a subvolume whose root has a flag that forbids it.
+func (m *mover) renameLocked(from, to *os.File, name, path string) error {
+	root, err := openDir(from, name)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	flags, err := btrfs.Flags(root)
+	if err != nil {
+		return err
+	}
+	if flags&lockFlags == 0 {
+		return &os.PathError{Op: "move nested subvolume", Path: path, Err: unix.EPERM}
+	}
+	if err := btrfs.SetFlags(root, flags&^lockFlags); err != nil {
+		return err
+	}
+	return errors.Join(m.rename(from, to, name, path), btrfs.SetFlags(root, flags))
 }
 
 // dropEmptyDir removes an empty directory or subvolume that gave way, so that the

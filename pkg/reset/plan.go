@@ -86,6 +86,8 @@ type Plan struct {
 	links map[string]string
 	// outside are the inodes seen outside kept paths that stay.
 	outside []Range
+	// shared are inodes with names outside kept paths and kept ones.
+	shared  []uint64
 	matcher matcher
 }
 
@@ -111,6 +113,7 @@ func (p *Plan) sort() {
 	slices.SortFunc(p.Moves, func(a, b Move) int { return comparePaths(a.Path, b.Path) })
 	slices.SortFunc(p.Branches, func(a, b Branch) int { return comparePaths(a.Path, b.Path) })
 	slices.SortFunc(p.stubs, comparePaths)
+	slices.Sort(p.shared)
 	p.stubs = slices.Compact(p.stubs)
 }
 

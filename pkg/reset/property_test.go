@@ -121,10 +121,10 @@ func (m *machine) destroy() {
 		dir := m.hold(m.path(DefaultSnapshots, v.Name))
 		names, err := dir.Readdirnames(-1)
 		for _, name := range names {
-			err = errors.Join(err, destroyTree(top, dir, name))
+			err = errors.Join(err, destroyTree(dir, name))
 		}
 		dir.Close()
-		if err := errors.Join(err, destroyTree(top, top, v.Name)); err != nil {
+		if err := errors.Join(err, destroyTree(top, v.Name)); err != nil {
 			m.t.Error(err)
 		}
 	}

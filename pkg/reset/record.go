@@ -44,6 +44,11 @@ type Record struct {
 	// Outside are ranges that hold every inode that lies outside kept paths.
 	Outside []Range `json:"outside,omitempty"`
 
+	// Shared are inodes that have names outside kept paths and kept ones. Whether
+	// that may stay depends on the paths of both, which change without a trace in
+	// the inode when a directory above is renamed.
+	Shared []uint64 `json:"shared,omitempty"`
+
 	// ReadOnly are the tree ids of nested subvolumes that are read-only and have
 	// to move, or something out of them: they get the flag back afterwards.
 	ReadOnly []uint64 `json:"readOnly,omitempty"`

@@ -87,20 +87,6 @@ func (v *volume) finishExchange(live *os.File, record *Record, rotate func() err
 	if err := v.moveNested(live, m, fresh); err != nil {
 		return err
 	}
-	if !fresh && record != nil && record.Displaced == "" {
-		// Cut off among the moves. Where nothing but kept paths changed since, the
-		// reset has reached its end here, and is not to be made a second time: that
-		// would put a copy of the new state where the old one belongs.
-		same, err := v.isNewState(live, m)
-		if err != nil {
-			return err
-		}
-		if same {
-			if err := touchRecord(live); err != nil {
-				return err
-			}
-		}
-	}
 	if err := rotate(); err != nil {
 		return err
 	}
@@ -147,18 +133,9 @@ func (v *volume) moveNested(live *os.File, m *keep.Matcher, fresh bool) error {
 	if err != nil || len(nested)+len(readOnly) == 0 {
 		return err
 	}
-	if fresh {
-		// Before the moves as well: all in one transaction then leaves the
-		// record as the last thing that changed, wherever it is cut off.
-		if err := touchRecord(live); err != nil {
-			return err
-		}
-	}
-	if err := (&mover{v: v, old: old, new: live, matcher: m, readOnly: readOnly}).run(); err != nil {
+	mover := &mover{v: v, old: old, new: live, matcher: m, readOnly: readOnly, fresh: fresh}
+	if err := mover.run(); err != nil {
 		return fmt.Errorf("nested subvolumes stay in %s until the next run: %w", NameNext, err)
-	}
-	if fresh {
-		return touchRecord(live)
 	}
 	return nil
 }
@@ -197,32 +174,25 @@ func (v *volume) keepSnapshot() error {
 	return v.finishReset()
 }
 
-// isNewState reports whether a volume is what a reset by these rules makes of it.
-func (v *volume) isNewState(live *os.File, m *keep.Matcher) (bool, error) {
-	clean, err := openDir(v.dir, v.plan.Clean)
-	if err != nil {
-		return false, err
-	}
-	defer clean.Close()
-	p, err := MakePlan(Sources{Live: live, Clean: clean}, m)
-	return err == nil && len(p.Changes)+len(p.stubs) == 0, err
-}
-
 // finishCurrent takes the CURRENT that a reset was cut off from taking, if the live
 // volume is still what that reset made: the record was its last change, PREVIOUS is
 // what it was made from, and a full comparison finds nothing. Otherwise the next
 // reset compares in full, which is slower and as right.
 func (v *volume) finishCurrent(live btrfs.Info) error {
+	previous, err := v.snapshotInfo(NamePrevious)
+	if err != nil || previous == nil || previous.UUID != live.ParentUUID {
+		return err
+	}
 	current, err := v.snapshotInfo(NameCurrent)
 	if err != nil {
 		return err
 	}
 	if current != nil && current.ParentUUID == live.UUID {
-		return v.finishPenultimate()
-	}
-	previous, err := v.snapshotInfo(NamePrevious)
-	if err != nil || previous == nil || previous.UUID != live.ParentUUID {
-		return err
+		penultimate, err := v.snapshotInfo(NamePenultimate)
+		if err != nil || penultimate != nil {
+			return err
+		}
+		return v.cleanAsPenultimate() // the other half of a first boot's takeCurrent
 	}
 	root, err := v.openLive()
 	if err != nil {
@@ -234,34 +204,19 @@ func (v *volume) finishCurrent(live btrfs.Info) error {
 	if err != nil || !fresh || record == nil || record.Displaced != "" {
 		return err
 	}
+	clean, err := openDir(v.dir, v.plan.Clean)
+	if err != nil {
+		return err
+	}
+	defer clean.Close()
 	m, err := v.recordMatcher(record)
 	if err != nil {
 		return err
 	}
-	// A branch has a generation of its own.
-	fresh, err = branchesUnchanged(root, live.ID, "", m, live.Generation)
-	if err != nil || !fresh {
-		return err
-	}
-	same, err := v.isNewState(root, m)
-	if err != nil || !same {
+	p, err := MakePlan(Sources{Live: root, Clean: clean}, m)
+	if err != nil || len(p.Changes)+len(p.stubs) > 0 {
 		return err
 	}
 	v.warn("an earlier reset was cut off before its last snapshot: took it")
 	return v.takeCurrent()
-}
-
-// finishPenultimate takes the PENULTIMATE that a first boot was cut off from
-// taking: it is taken at the same time as CURRENT, and either may be first.
-func (v *volume) finishPenultimate() error {
-	previous, err := v.snapshotInfo(NamePrevious)
-	if err != nil || previous == nil {
-		return err
-	}
-	penultimate, err := v.snapshotInfo(NamePenultimate)
-	if err != nil || penultimate != nil {
-		return err
-	}
-	v.warn("an earlier reset was cut off before its last snapshot: took it")
-	return v.cleanAsPenultimate()
 }

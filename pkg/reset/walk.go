@@ -26,11 +26,13 @@ type Sources struct {
 	Clean *os.File
 	// Current and Since are the proof of the shortcut: a snapshot of this very
 	// live subvolume, as the last reset under these rules to this CLEAN left it,
-	// and the transaction that made it. Outside are its inodes outside kept paths.
+	// and the transaction that made it. Outside holds its inodes outside kept paths.
 	// Without Current, everything is compared.
 	Current *os.File
 	Since   uint64
 	Outside []Range
+	// Shared are those of its inodes that have kept names too.
+	Shared []uint64
 	// NoStubs says that a reset made the live volume at the transaction Since, so
 	// that it holds no stub of a nested subvolume, whatever changed in it later.
 	NoStubs bool
