@@ -16,7 +16,7 @@ import (
 //	live's record displaces NEXT        a restore was cut off after the exchange
 //	NEXT is a snapshot of live          before it; read-only: by snapshot-only
 //	NEXT's record displaces live        a restore before the exchange
-//	NEXT is a snapshot of its source    the same, before the record was written
+//	NEXT is a newer one of its source   the same, before the record was written
 //
 // Anything else under that name is not of these runs and is put aside.
 func (v *volume) finishEarlier() error {
@@ -50,7 +50,7 @@ func (v *volume) finishEarlier() error {
 		return v.keepSnapshot()
 	case next.ParentUUID == live.UUID,
 		nextRecord != nil && nextRecord.Displaced == live.UUID.String(),
-		v.isBareRestore(next):
+		v.isNewRestore(next, live):
 		v.warn("an earlier run was cut off before the exchange: dropped its half-made state")
 		return v.discard(NameNext)
 	}
@@ -58,10 +58,11 @@ func (v *volume) finishEarlier() error {
 	return v.putAside()
 }
 
-// isBareRestore reports whether NEXT is a fresh snapshot of what a restore puts
-// back, in which nothing has been changed yet.
-func (v *volume) isBareRestore(next *btrfs.Info) bool {
-	if next.CTransID > next.OTransID {
+// isNewRestore reports whether NEXT is what a restore was making: a snapshot of what
+// it puts back, and newer than live. A live state that a restore displaced may come
+// from the same snapshot, but then what took its place is the newer one.
+func (v *volume) isNewRestore(next *btrfs.Info, live btrfs.Info) bool {
+	if next.OTransID <= live.OTransID {
 		return false
 	}
 	for _, name := range []string{NamePrevious, NamePenultimate} {
@@ -87,6 +88,11 @@ func (v *volume) finishExchange(live *os.File, record *Record, rotate func() err
 	if err := v.moveNested(live, m, fresh); err != nil {
 		return err
 	}
+	if !fresh && record != nil {
+		if err := v.concludeRecord(live, record, m); err != nil {
+			return err
+		}
+	}
 	if err := rotate(); err != nil {
 		return err
 	}
@@ -98,6 +104,33 @@ func (v *volume) finishExchange(live *os.File, record *Record, rotate func() err
 		return err
 	}
 	return v.finishCurrent(info)
+}
+
+// concludeRecord makes the record the last thing that changed in a live volume whose
+// run was cut off in the middle of a move, so that this run does not do the same once
+// more: that would put a copy of the new state where the old one belongs, and the old
+// one a step further out. After a reset only kept paths may have changed since, which
+// a full comparison tells; a restore has nothing to compare with, and to leave a
+// restored volume alone loses nothing.
+func (v *volume) concludeRecord(live *os.File, record *Record, m *keep.Matcher) error {
+	if record.Displaced == "" {
+		same, err := v.isNewState(live, m)
+		if err != nil || !same {
+			return err
+		}
+	}
+	return touchRecord(live)
+}
+
+// isNewState reports whether a volume is what a reset by these rules makes of it.
+func (v *volume) isNewState(live *os.File, m *keep.Matcher) (bool, error) {
+	clean, err := openDir(v.dir, v.plan.Clean)
+	if err != nil {
+		return false, err
+	}
+	defer clean.Close()
+	p, err := MakePlan(Sources{Live: live, Clean: clean}, m)
+	return err == nil && len(p.Changes)+len(p.stubs) == 0, err
 }
 
 // recordMatcher gives the rules that the cut-off run worked by; without a record,
@@ -204,17 +237,12 @@ func (v *volume) finishCurrent(live btrfs.Info) error {
 	if err != nil || !fresh || record == nil || record.Displaced != "" {
 		return err
 	}
-	clean, err := openDir(v.dir, v.plan.Clean)
-	if err != nil {
-		return err
-	}
-	defer clean.Close()
 	m, err := v.recordMatcher(record)
 	if err != nil {
 		return err
 	}
-	p, err := MakePlan(Sources{Live: root, Clean: clean}, m)
-	if err != nil || len(p.Changes)+len(p.stubs) > 0 {
+	same, err := v.isNewState(root, m)
+	if err != nil || !same {
 		return err
 	}
 	v.warn("an earlier reset was cut off before its last snapshot: took it")
