@@ -77,21 +77,12 @@ func (v *volume) isNewRestore(next *btrfs.Info, live btrfs.Info) bool {
 // finishExchange does what comes after the exchange: the moves that are still to be
 // made, then the rotation.
 func (v *volume) finishExchange(live *os.File, record *Record, rotate func() error) error {
-	fresh, err := untouched(live)
-	if err != nil {
-		return err
-	}
 	m, err := v.recordMatcher(record)
 	if err != nil {
 		return err
 	}
-	if err := v.moveNested(live, m, fresh); err != nil {
+	if err := v.moveNested(live, m); err != nil {
 		return err
-	}
-	if !fresh && record != nil {
-		if err := v.concludeRecord(live, record, m); err != nil {
-			return err
-		}
 	}
 	if err := rotate(); err != nil {
 		return err
@@ -104,22 +95,6 @@ func (v *volume) finishExchange(live *os.File, record *Record, rotate func() err
 		return err
 	}
 	return v.finishCurrent(info)
-}
-
-// concludeRecord makes the record the last thing that changed in a live volume whose
-// run was cut off in the middle of a move, so that this run does not do the same once
-// more: that would put a copy of the new state where the old one belongs, and the old
-// one a step further out. After a reset only kept paths may have changed since, which
-// a full comparison tells; a restore has nothing to compare with, and to leave a
-// restored volume alone loses nothing.
-func (v *volume) concludeRecord(live *os.File, record *Record, m *keep.Matcher) error {
-	if record.Displaced == "" {
-		same, err := v.isNewState(live, m)
-		if err != nil || !same {
-			return err
-		}
-	}
-	return touchRecord(live)
 }
 
 // isNewState reports whether a volume is what a reset by these rules makes of it.
@@ -151,7 +126,7 @@ func (v *volume) recordMatcher(record *Record) (*keep.Matcher, error) {
 }
 
 // moveNested moves the nested subvolumes from NEXT, the old state, to live.
-func (v *volume) moveNested(live *os.File, m *keep.Matcher, fresh bool) error {
+func (v *volume) moveNested(live *os.File, m *keep.Matcher) error {
 	old, err := v.snapshot(NameNext)
 	if err != nil || old == nil {
 		return err
@@ -162,11 +137,14 @@ func (v *volume) moveNested(live *os.File, m *keep.Matcher, fresh bool) error {
 	if record != nil {
 		readOnly = record.ReadOnly
 	}
+	mover := &mover{v: v, old: old, new: live, matcher: m, readOnly: readOnly}
+	if err := mover.finishNoted(); err != nil {
+		return err
+	}
 	nested, err := nestedSubvolumes(old, m)
 	if err != nil || len(nested)+len(readOnly) == 0 {
 		return err
 	}
-	mover := &mover{v: v, old: old, new: live, matcher: m, readOnly: readOnly, fresh: fresh}
 	if err := mover.run(); err != nil {
 		return fmt.Errorf("nested subvolumes stay in %s until the next run: %w", NameNext, err)
 	}

@@ -1,12 +1,15 @@
 package reset
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"nixos-go/pkg/btrfs"
+	"nixos-go/pkg/testx/model"
 )
 
 // States that a power cut leaves between two system calls of one step, which the
@@ -52,14 +55,29 @@ func (m *machine) sync() {
 	}
 }
 
-// disturb makes a change in live that the record does not know of, as a move does
-// that was cut off before its end.
-func (m *machine) disturb() {
+// cutMove leaves what a move leaves that is cut off after its rename: the times of
+// the two directories are not put back, and the note of them is there.
+func (m *machine) cutMove() {
 	m.t.Helper()
 	m.sync()
-	now := time.Now()
-	if err := os.Chtimes(m.path("@root/var/lib"), now, now); err != nil {
+	live, old := m.hold(m.path("@root")), m.hold(m.path(snapshotName(NameNext)))
+	defer live.Close()
+	defer old.Close()
+	from, to := m.hold(m.path(snapshotName(NameNext), "var/lib")), m.hold(m.path("@root/var/lib"))
+	defer from.Close()
+	defer to.Close()
+	cut := &mover{old: old, new: live}
+	parent := []byte("/var/lib")
+	_, err := cut.hold(heldDir{dir: from, Path: parent}, heldDir{dir: to, New: true, Path: parent})
+	if err != nil {
 		m.t.Fatal(err)
+	}
+	m.sync()
+	now := time.Now()
+	for _, dir := range []*os.File{from, to} {
+		if err := os.Chtimes(dir.Name(), now, now); err != nil {
+			m.t.Fatal(err)
+		}
 	}
 	m.sync()
 }
@@ -79,18 +97,36 @@ func (m *machine) wantUUIDs(want map[string]string) {
 }
 
 func TestResetCutOffInAMoveIsNotRepeated(t *testing.T) {
+	for _, flags := range []uint32{0, btrfs.FlagImmutable} {
+		t.Run(fmt.Sprintf("directory with flags %#x", flags), func(t *testing.T) { testCutOffInAMove(t, flags) })
+	}
+}
+
+func testCutOffInAMove(t *testing.T, flags uint32) {
+	t.Helper()
 	m := newCutMachine(t)
+	dir := m.hold(m.path("@root/var/lib"))
+	if err := errors.Join(btrfs.SetFlags(dir, flags), dir.Close()); err != nil {
+		t.Fatal(err)
+	}
 	old := m.info("@root").UUID.String()
 	m.run(Options{})
 	live := m.info("@root").UUID.String()
+	liveTree, oldTree := m.read("@root"), m.read(snapshotName(NamePrevious))
 
 	m.rename(snapshotName(NamePrevious), snapshotName(NameNext))
 	m.destroySnapshot(snapshotName(NamePenultimate))
 	m.destroySnapshot(snapshotName(NameCurrent))
-	m.disturb()
+	m.cutMove()
 	for range 2 {
 		m.run(Options{})
 		m.wantUUIDs(map[string]string{"@root": live, snapshotName(NamePrevious): old, snapshotName(NameNext): ""})
+	}
+	if diff := model.Diff(liveTree, m.read("@root")); diff != "" {
+		t.Errorf("live is not what it was:\n%s", diff)
+	}
+	if diff := model.Diff(oldTree, m.read(snapshotName(NamePrevious))); diff != "" {
+		t.Errorf("%s is not what it was:\n%s", NamePrevious, diff)
 	}
 	if got := m.info(snapshotName(NamePenultimate)).ParentUUID; got != m.info(snapshotName(NameClean)).UUID {
 		t.Errorf("%s is a snapshot of %v, want one of %s", NamePenultimate, got, NameClean)
@@ -104,7 +140,7 @@ func TestResetCutOffInAMoveAndUsed(t *testing.T) {
 	m.rename(snapshotName(NamePrevious), snapshotName(NameNext))
 	m.destroySnapshot(snapshotName(NameCurrent))
 	m.destroySnapshot(snapshotName(NamePenultimate))
-	m.disturb()
+	m.cutMove()
 	m.sh("@root", "echo used > etc/hosts")
 	used := m.info("@root").UUID.String()
 	m.run(Options{})
@@ -123,7 +159,7 @@ func TestRestoreCutOffInAMoveIsNotRepeated(t *testing.T) {
 	live := m.info("@root").UUID.String()
 
 	m.rename(snapshotName(NameReplaced), snapshotName(NameNext))
-	m.disturb()
+	m.cutMove()
 	for range 2 {
 		m.run(Options{Mode: ModeRestorePrevious})
 		m.wantUUIDs(map[string]string{"@root": live, snapshotName(NameReplaced): displaced, snapshotName(NameNext): ""})
