@@ -17,6 +17,16 @@ import (
 // build makes NEXT for the mode.
 func (v *volume) build(mode Mode) error {
 	var err error
+	started := false
+	v.onSnapshot = func() {
+		started = true
+		v.start.meet()
+	}
+	defer func() {
+		if !started {
+			v.start.leave()
+		}
+	}()
 	switch {
 	case mode == ModeReset:
 		err = v.buildReset()
@@ -74,7 +84,10 @@ func (v *volume) buildReset() error {
 }
 
 func (v *volume) snapshotNext(src *os.File, readOnly bool) error {
-	return v.step("snapshot NEXT", func() error { return btrfs.Snapshot(src, v.dir, NameNext, readOnly) })
+	return v.step("snapshot NEXT", func() error {
+		v.onSnapshot()
+		return btrfs.Snapshot(src, v.dir, NameNext, readOnly)
+	})
 }
 
 // makePlan compares live with CLEAN, the short way where CURRENT proves it.

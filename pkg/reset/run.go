@@ -111,7 +111,11 @@ func (r *run) mountInfo() string {
 // work takes the volumes that have anything to do through all steps, together.
 func (r *run) work() {
 	mode := r.report.Mode
-	r.each(pending, func(v *volume) error { return v.build(mode) })
+	start := newRendezvous(r.count(pending))
+	r.each(pending, func(v *volume) error {
+		v.start = start
+		return v.build(mode)
+	})
 	if !r.any(pending) {
 		return
 	}
@@ -144,10 +148,13 @@ func (r *run) conclude(mode Mode) error {
 	committed := false
 	if mode == ModeReset {
 		var tasks []func() error
+		start := newRendezvous(0)
 		for _, v := range r.volumes {
 			if !pending(v) || !v.result.finished {
 				continue
 			}
+			start.expected.Add(1)
+			v.start = start
 			tasks = append(tasks, func() error {
 				err := v.takeCurrent()
 				if err != nil {

@@ -19,6 +19,9 @@ type volume struct {
 	dir   *os.File // @snapshots/V
 	trace func(Step)
 	clock *stopwatch
+	start *rendezvous // of the snapshots of all volumes
+	// onSnapshot is called right before the snapshot NEXT.
+	onSnapshot func()
 
 	rules   []keep.Set // in force: the plan's, or with a newer generation's
 	record  Record     // what this run will write
