@@ -28,7 +28,7 @@ func (v *volume) build(mode Mode) error {
 	if err == nil {
 		return nil
 	}
-	if dropErr := v.discard(NameNext); dropErr != nil {
+	if dropErr := v.discardNext(); dropErr != nil {
 		err = errors.Join(err, fmt.Errorf("drop the half-made state: %w", dropErr))
 	}
 	return explainSpace(err)
@@ -314,11 +314,11 @@ func (a *applier) restoreNested(from *os.File, prefix string) error {
 func (a *applier) restoreStub(from *os.File, path string) error {
 	state := stateAt(a.plan.matcher, path)
 	if !state.Kept() && state.MayKeepBelow() {
-		real, err := isNested(from, path)
+		nested, err := isNested(from, path)
 		if err != nil {
 			return err
 		}
-		if real {
+		if nested {
 			if err := a.branch(from, path); err != nil {
 				return err
 			}

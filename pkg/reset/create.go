@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -56,9 +57,9 @@ func (a *applier) copyTree(path, made string) error {
 		}
 	}
 	// The times come last, once nothing is made in the directories any more.
-	for i := len(list) - 1; i >= 0; i-- {
-		if err := a.finishDir(list[i].path, list[i].made); err != nil {
-			return fmt.Errorf("%q: %w", list[i].path, err)
+	for _, made := range slices.Backward(list) {
+		if err := a.finishDir(made.path, made.made); err != nil {
+			return fmt.Errorf("%q: %w", made.path, err)
 		}
 	}
 	return nil

@@ -41,15 +41,17 @@ func (w *walker) group(a at, clean uint64) *group {
 // name is one name of a group, and what live has there.
 type name struct {
 	at
+
 	inode *inode // live's; nil for none
 }
 
 // resolvedGroup is a group with all of its names that the new state has.
 type resolvedGroup struct {
+	*group
+
 	key   groupKey
 	clean *inode
 	names []name // in the order of paths
-	*group
 }
 
 func (w *walker) resolveGroups() error {
@@ -81,7 +83,7 @@ func (w *walker) resolveNames(key groupKey, g *group) (*resolvedGroup, error) {
 	}
 	r := &resolvedGroup{key: key, clean: clean, group: g}
 	for _, ref := range clean.refs {
-		dir, err := w.clean.path(ref.Parent, nil)
+		dir, err := w.clean.path(ref.Parent)
 		if err != nil {
 			return nil, err
 		}
@@ -118,7 +120,7 @@ func (w *walker) inNewState(path string, clean uint64) (name, bool, error) {
 		if n.live != nil {
 			if n.live.subvolume {
 				_, last := splitPath(n.path)
-				if _, real := w.nested[dirName{n.liveDir.id, n.liveDir.dir, last}]; !real || n.state.Kept() {
+				if _, nested := w.nested[dirName{n.liveDir.id, n.liveDir.dir, last}]; !nested || n.state.Kept() {
 					n.live = nil
 				}
 			}
@@ -157,8 +159,8 @@ func (w *walker) readName(n name) (name, bool, error) {
 	root := place{}
 	if n.live.subvolume {
 		_, last := splitPath(n.path)
-		id, real := w.nested[dirName{n.liveDir.id, n.liveDir.dir, last}]
-		if real {
+		id, nested := w.nested[dirName{n.liveDir.id, n.liveDir.dir, last}]
+		if nested {
 			root = place{n.liveDir.nested(id), rootInode}
 		}
 		n.inode = &inode{number: btrfsStub}
@@ -268,7 +270,7 @@ func (w *walker) canCarry(g *resolvedGroup, n name, fields Fields) (bool, error)
 	}
 	shared := false
 	for _, ref := range n.inode.refs {
-		dir, err := n.liveDir.path(ref.Parent, nil)
+		dir, err := n.liveDir.path(ref.Parent)
 		if err != nil {
 			return false, err
 		}

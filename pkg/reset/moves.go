@@ -37,7 +37,7 @@ func nestedBelow(root *os.File, id uint64, prefix string, m *keep.Matcher) ([]ne
 	t := newTree(root, id)
 	var out []nestedSubvolume
 	for _, c := range children {
-		dir, err := t.path(c.DirID, nil)
+		dir, err := t.path(c.DirID)
 		if err != nil {
 			return nil, err
 		}
@@ -267,7 +267,7 @@ func (m *mover) rename(from, to *os.File, name, path string) error {
 		return dropEmptyDir(from, name)
 	}
 	aside := name + ".from-" + NamePrevious
-	m.v.warn("something new stands at %q: the subvolume that was there is now %q", path, aside)
+	m.v.warnf("something new stands at %q: the subvolume that was there is now %q", path, aside)
 	return pathError("move nested subvolume", path,
 		unix.Renameat2(int(from.Fd()), name, int(to.Fd()), aside, unix.RENAME_NOREPLACE))
 }

@@ -40,21 +40,21 @@ func (v *volume) finishEarlier() error {
 	nextRecord := v.snapshotRecord(NameNext)
 	switch {
 	case live.ParentUUID == next.UUID:
-		v.warn("an earlier reset was cut off after the exchange: finished it")
+		v.warnf("an earlier reset was cut off after the exchange: finished it")
 		return v.finishExchange(liveRoot, liveRecord, v.finishReset)
 	case liveRecord != nil && liveRecord.Displaced == next.UUID.String():
-		v.warn("an earlier restore was cut off after the exchange: finished it")
+		v.warnf("an earlier restore was cut off after the exchange: finished it")
 		return v.finishExchange(liveRoot, liveRecord, v.putAside)
 	case next.ParentUUID == live.UUID && next.ReadOnly:
-		v.warn("an earlier snapshot was cut off: finished it")
+		v.warnf("an earlier snapshot was cut off: finished it")
 		return v.keepSnapshot()
 	case next.ParentUUID == live.UUID,
 		nextRecord != nil && nextRecord.Displaced == live.UUID.String(),
 		v.isBareRestore(next):
-		v.warn("an earlier run was cut off before the exchange: dropped its half-made state")
-		return v.discard(NameNext)
+		v.warnf("an earlier run was cut off before the exchange: dropped its half-made state")
+		return v.discardNext()
 	}
-	v.warn("%s/%s is not of this toolkit's making: it is %s now", v.spec.Name, NameNext, NameReplaced)
+	v.warnf("%s/%s is not of this toolkit's making: it is %s now", v.spec.Name, NameNext, NameReplaced)
 	return v.putAside()
 }
 
@@ -237,7 +237,7 @@ func (v *volume) finishCurrent(live btrfs.Info) error {
 	if err != nil || !same {
 		return err
 	}
-	v.warn("an earlier reset was cut off before its last snapshot: took it")
+	v.warnf("an earlier reset was cut off before its last snapshot: took it")
 	return v.takeCurrent()
 }
 
@@ -248,6 +248,6 @@ func (v *volume) finishPenultimate() error {
 	if err != nil || penultimate != nil {
 		return err
 	}
-	v.warn("an earlier reset was cut off before its last snapshot: took it")
+	v.warnf("an earlier reset was cut off before its last snapshot: took it")
 	return v.cleanAsPenultimate()
 }

@@ -78,6 +78,7 @@ type dirName struct {
 // place is a directory in one of the trees; the zero place is none.
 type place struct {
 	*tree
+
 	dir uint64
 }
 
@@ -186,7 +187,7 @@ func (w *walker) visit(a at) error {
 
 // remember notes an inode that lies outside kept paths and may stay.
 func (w *walker) remember(a at) {
-	if a.liveDir.tree.id == w.live.id {
+	if a.liveDir.id == w.live.id {
 		w.outside = append(w.outside, a.live.inode)
 	}
 }
@@ -335,7 +336,7 @@ func (w *walker) sameContent(path string, cleanInode, from uint64) (bool, error)
 	if err != nil || len(refs) == 0 {
 		return false, errors.Join(err, errNoInode)
 	}
-	dir, err := w.clean.path(refs[0].Parent, nil)
+	dir, err := w.clean.path(refs[0].Parent)
 	if err != nil {
 		return false, err
 	}
