@@ -272,8 +272,7 @@ func (a *applier) openTrash() (*trashFolder, error) {
 		return nil, err
 	}
 	a.trash = &trashFolder{path: TrashName, dir: dir}
-	err = a.moveInto(a.trash, a.next, TrashName)
-	if err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := a.putAway(a.trash, TrashName); err != nil {
 		return nil, err
 	}
 	root := int(a.next.Fd())
@@ -353,6 +352,22 @@ func (a *applier) oldTrash() error {
 	}
 	_, err = a.openTrash()
 	return err
+}
+
+// putAway clears a name of the toolkit's own in the root of NEXT, whatever stands
+// there. A stub can only be removed; the subvolume stays in the old state.
+func (a *applier) putAway(trash *trashFolder, name string) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(int(a.next.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case err != nil:
+		return &os.PathError{Op: "stat", Path: name, Err: err}
+	case st.Ino == btrfs.EmptyDirID:
+		return removeStub(a.next, name)
+	}
+	return a.moveInto(trash, a.next, name)
 }
 
 // moveInto moves a name into the trash folder.

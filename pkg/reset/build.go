@@ -167,7 +167,7 @@ func (a *applier) clearRecord() error {
 	if err != nil {
 		return err
 	}
-	return a.moveInto(trash, a.next, ReadyName)
+	return a.putAway(trash, ReadyName)
 }
 
 // buildSnapshot makes NEXT the PREVIOUS that snapshot-only leaves.

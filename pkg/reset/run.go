@@ -274,12 +274,9 @@ func (v *volume) loadRules() error {
 	}
 	last := v.snapshotRecord(NameCurrent)
 	if last == nil {
-		live, err := v.openLive()
-		if err != nil {
+		if last, err = v.liveRecord(); err != nil {
 			return err
 		}
-		last = readRecordOf(live)
-		live.Close()
 	}
 	var older bool
 	v.rules, v.record, older, err = effectiveRules(rules, v.plan.Revision, last)
@@ -287,6 +284,31 @@ func (v *volume) loadRules() error {
 		v.warnf("this generation is older than the one that the last reset knew: what either of them keeps is kept")
 	}
 	return err
+}
+
+// liveRecord reads the record in the live volume, for where there is no CURRENT: the
+// run that made the volume was cut off, or had no space left for it. In a volume that
+// no run made, it is a record of some other one.
+func (v *volume) liveRecord() (*Record, error) {
+	live, err := v.openLive()
+	if err != nil {
+		return nil, err
+	}
+	defer live.Close()
+	info, err := btrfs.ReadInfo(live)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{NameNext, NamePrevious, NamePenultimate} {
+		old, err := v.snapshotInfo(name)
+		if err != nil {
+			return nil, err
+		}
+		if old != nil && old.UUID == info.ParentUUID {
+			return readRecordOf(live), nil
+		}
+	}
+	return nil, nil
 }
 
 // nothingChanged reports whether the volume is as the last run left it, so that
