@@ -11,7 +11,7 @@ import (
 // parents, so they are reached through the inode's references. The kernel skips
 // what is older; inodes that are new since CURRENT lie in directories that changed.
 func (w *walker) markChanges() error {
-	w.marked = map[uint64]bool{}
+	w.marked, w.parents = map[uint64]bool{}, map[uint64]uint64{}
 	var changed, changedDirs []uint64
 	for _, r := range w.src.Outside {
 		key := btrfs.SearchKey{
@@ -21,12 +21,18 @@ func (w *walker) markChanges() error {
 			MinTransID: w.src.Since + 1,
 		}
 		err := w.live.scan.Search(key, func(it btrfs.Item) error {
+			if it.Type == btrfs.InodeRefKey {
+				return w.noteParent(it)
+			}
 			if it.Type != btrfs.InodeItemKey {
 				return nil
 			}
 			n, err := btrfs.DecodeInodeItem(it.Data)
 			if err == nil && n.TransID > w.src.Since {
 				changed = append(changed, it.ObjectID)
+				if n.Links == 1 {
+					w.parents[it.ObjectID] = 0
+				}
 				if n.Mode&modeType == modeDir {
 					changedDirs = append(changedDirs, it.ObjectID)
 				}
@@ -50,11 +56,24 @@ func (w *walker) markChanges() error {
 	return nil
 }
 
+// noteParent notes the directory of an inode with one name, if it is one that changed
+// and the search came past its reference.
+func (w *walker) noteParent(it btrfs.Item) error {
+	if _, single := w.parents[it.ObjectID]; !single {
+		return nil
+	}
+	refs, err := btrfs.DecodeInodeRefs(it.Key, it.Data)
+	if err == nil && len(refs) == 1 && it.ObjectID != rootInode {
+		w.parents[it.ObjectID] = refs[0].Parent
+	}
+	return err
+}
+
 // markMovedIn marks the inodes with several names in a directory that was outside
 // kept paths and lies at or below a kept one now: names of theirs that are still
 // outside may not share an inode with it, and nothing about them has changed.
 func (w *walker) markMovedIn(dir uint64) error {
-	path, err := w.live.path(dir, nil)
+	path, err := w.live.path(dir)
 	if errors.Is(err, errNoInode) || err == nil && !stateAt(w.matcher, path).Kept() {
 		return nil
 	}
@@ -98,6 +117,10 @@ func (w *walker) mark(number uint64) error {
 			continue
 		}
 		w.marked[at] = true
+		if parent := w.parents[at]; parent != 0 {
+			todo = append(todo, parent)
+			continue
+		}
 		refs, err := w.live.refs(at)
 		if err != nil {
 			return err
