@@ -370,9 +370,13 @@ func (c *checker) movedSubvolume(volume, path string, got volumeState) error {
 	diff := "it is nowhere"
 	for _, name := range []string{live, reset.NameNext, reset.NamePrevious, reset.NameReplaced} {
 		part := below(got[name].tree, path)
-		if e, ok := part[path]; !ok || !e.Subvolume {
+		e, ok := part[path]
+		if !ok || !e.Subvolume {
 			continue
 		}
+		// One that is read-only has to be writable while it moves.
+		e.ReadOnly = want[path].ReadOnly
+		part[path] = e
 		if diff = model.Diff(want, part); diff == "" {
 			return nil
 		}

@@ -43,6 +43,7 @@ func (t Tools) both(s powercut.Scenario, c call) []*powercut.Scenario {
 	calm, restless := s, s
 	calm.Run = t.quiet(c)
 	restless.Name += "-restless"
+	restless.Dense = true
 	restless.Run = restlessly(c)
 	if s.Again == nil {
 		calm.Again, restless.Again = calm.Run, calm.Run
