@@ -29,3 +29,7 @@ vendor-hash:
 # go mod tidy, every module
 tidy:
     scripts/tidy
+
+# the power is cut at every flush of a reset and at a sample of other instants; `all`: everywhere
+powercut *ARGS:
+    scripts/powercut {{ARGS}}
