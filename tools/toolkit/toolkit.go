@@ -17,6 +17,7 @@ import (
 	"nixos-go/pkg/clikit"
 	"nixos-go/tools/eval"
 	fixpermissions "nixos-go/tools/fix_permissions"
+	"nixos-go/tools/install"
 	"nixos-go/tools/toolkit/docs"
 	"nixos-go/tools/update"
 )
@@ -31,6 +32,7 @@ func tools() []tool {
 	return []tool{
 		{"nixos-eval", eval.App},
 		{"nixos-fix-permissions", fixpermissions.App},
+		{"nixos-install-go", install.App},
 		{"nixos-update", update.App},
 	}
 }
