@@ -14,6 +14,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -56,7 +57,7 @@ func newApp(env *clikit.Env, clean cleaner) *cli.App {
 			&cli.StringFlag{Name: "disk", Usage: "the disk `DISK` that is wiped; with --yes nothing is asked"},
 			&cli.StringFlag{Name: "password-file", Usage: "the admin's password is the first line of `FILE`"},
 			&cli.StringFlag{Name: "disk-password-file", Usage: "the disk's passphrase is the first line of `FILE` (default: that of --password-file)"},
-			&cli.StringFlag{Name: "from", Usage: "begin with `STEP`: " + joinNames(names)},
+			&cli.StringFlag{Name: "from", Usage: "begin with `STEP`: " + strings.Join(names, ", ")},
 			&cli.BoolFlag{Name: "mount-only", Usage: "only mount an installed disk, to repair it"},
 			&cli.StringFlag{Name: "remote", Usage: "install the machine `USER@HOST` by nixos-anywhere"},
 			&cli.StringFlag{Name: "root", Value: defaultRoot, Usage: "the target is mounted at `DIR`"},
@@ -85,19 +86,6 @@ func newApp(env *clikit.Env, clean cleaner) *cli.App {
 		Choices: map[string][]string{"STEP": names},
 		SeeAlso: []string{"nixos-update(8)", "nixos-snapshot(8)", "nixos-tpm2(8)", "nixos-secure-boot(8)", "nixos-install(8)", "nixos-enter(8)"},
 	})
-}
-
-func joinNames(names []string) string {
-	text := ""
-	var textSb92 strings.Builder
-	for i, name := range names {
-		if i > 0 {
-			textSb92.WriteString(", ")
-		}
-		textSb92.WriteString(name)
-	}
-	text += textSb92.String()
-	return text
 }
 
 type tool struct {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 
 	"nixos-go/pkg/clikit"
 	"nixos-go/pkg/factory"
@@ -361,13 +362,11 @@ func (s *session) show(steps []step) error {
 		})
 	}
 	for i, step := range steps {
-		text := fmt.Sprintf("%d. %s: %s", i+1, step.name, step.does)
-		var textSb365 strings.Builder
+		lines := []string{fmt.Sprintf("%d. %s: %s", i+1, step.name, step.does)}
 		for _, c := range step.commands {
-			textSb365.WriteString("\n   " + c.String())
+			lines = append(lines, "   "+c.String())
 		}
-		text += textSb365.String()
-		if err := s.env.UI.Print(text); err != nil {
+		if err := s.env.UI.Print(strings.Join(lines, "\n")); err != nil {
 			return err
 		}
 	}
