@@ -140,8 +140,10 @@ func (t tool) locate(ctx context.Context, r request) (request, error) {
 	if r.flake, err = flake.Open(ctx, t.env, r.options, dir); err != nil {
 		return r, err
 	}
-	if err := checkCopyable(r.flake); err != nil {
-		return r, err
+	if !r.mountOnly {
+		if err := checkCopyable(r.flake); err != nil {
+			return r, err
+		}
 	}
 	// The disk's own configuration is the smallest that has the settings.
 	r.settings, err = settings.Evaluate(ctx, t.env.Host, r.flake, settings.Configuration(r.host.Name, settings.DiskOperation))

@@ -1,6 +1,7 @@
 package install
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,10 @@ import (
 	"nixos-go/pkg/clikit"
 	"nixos-go/pkg/factory"
 	"nixos-go/pkg/reset"
+	"nixos-go/pkg/run"
+	"nixos-go/pkg/settings"
 	"nixos-go/pkg/testx/tooltest"
+	"nixos-go/pkg/ui"
 )
 
 func TestMain(m *testing.M) {
@@ -121,5 +125,35 @@ func TestPlanBeginsAnywhere(t *testing.T) {
 		if diff := cmp.Diff(allSteps[i:], names); diff != "" {
 			t.Errorf("plan(%s) (-want +got):\n%s", from, diff)
 		}
+	}
+}
+
+// TestWipe: the secrets are overwritten where they were, and the file for disko
+// is gone.
+func TestWipe(t *testing.T) {
+	root := t.TempDir()
+	env := &clikit.Env{
+		UI:     ui.New(&bytes.Buffer{}, &bytes.Buffer{}, ui.Options{}),
+		Host:   run.Host{Files: run.Below(root)},
+		Redact: &run.Redactor{},
+	}
+	facts := &settings.Settings{}
+	facts.Disk.Encryption = settings.Encryption{Enable: true, PasswordFile: "/run/nixos-go/luks-passphrase"}
+	s := newSession(tool{env, recordClean}, request{settings: facts})
+	s.passphrase, s.password = []byte("the passphrase"), []byte("the password")
+	if os.Getuid() == 0 {
+		if err := s.writePassphraseFile(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	backing := [][]byte{s.passphrase, s.password}
+	s.wipe()
+	for _, b := range backing {
+		if !bytes.Equal(b, make([]byte, len(b))) {
+			t.Errorf("after wipe the memory holds %q", b)
+		}
+	}
+	if env.Host.Files.Exists("/run/nixos-go/luks-passphrase") {
+		t.Error("after wipe the file for disko is there")
 	}
 }

@@ -148,7 +148,11 @@ func (s *session) takeClean(ctx context.Context, _ []run.Command) error {
 		return err
 	}
 	for _, result := range s.report.Clean {
-		s.env.UI.Donef("CLEAN of %s is taken, without %s", result.Volume, ui.Count(int64(result.LeftOut), "kept path"))
+		without := ""
+		if result.LeftOut > 0 {
+			without = ", without " + ui.Count(int64(result.LeftOut), "kept path")
+		}
+		s.env.UI.Donef("CLEAN of %s is taken%s", result.Volume, without)
 	}
 	return nil
 }
