@@ -1,7 +1,7 @@
 package btrfs
 
 import (
-	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -36,7 +36,7 @@ func Mount(device string, options MountOptions) (*os.File, error) {
 
 	set := func(err error) error {
 		if message := contextMessages(ctx); err != nil && message != "" {
-			return errors.Join(err, errors.New(message))
+			return fmt.Errorf("%w (%s)", err, message)
 		}
 		return err
 	}
@@ -87,7 +87,11 @@ func contextMessages(ctx int) string {
 		if err != nil || n <= 0 {
 			return strings.Join(lines, "; ")
 		}
-		// "e message": the first letter is the level.
-		lines = append(lines, strings.TrimSpace(strings.TrimPrefix(string(buf[:n]), "e ")))
+		// "e message": the first letter is the level, error, warning or info.
+		text := strings.TrimSpace(string(buf[:n]))
+		if len(text) > 2 && text[1] == ' ' {
+			text = text[2:]
+		}
+		lines = append(lines, text)
 	}
 }

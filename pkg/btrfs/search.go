@@ -59,7 +59,7 @@ type Item struct {
 	Data        []byte
 }
 
-// ErrStop, returned by a visit, ends a search early and without an error.
+// ErrStop is what a visit returns to end a search early and without an error.
 var ErrStop = errors.New("stop the search")
 
 // Buffer sizes: the kernel touches the whole buffer for each leaf, so a lookup

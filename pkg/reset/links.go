@@ -1,8 +1,6 @@
 package reset
 
 import (
-	"slices"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -49,10 +47,11 @@ type name struct {
 
 // resolvedGroup is a group with all of its names that the new state has.
 type resolvedGroup struct {
+	*group
+
 	key   groupKey
 	clean *inode
 	names []name // in the order of paths
-	*group
 }
 
 func (w *walker) resolveGroups() error {
@@ -66,7 +65,7 @@ func (w *walker) resolveGroups() error {
 			groups = append(groups, r)
 		}
 	}
-	slices.SortFunc(groups, func(a, b *resolvedGroup) int { return comparePaths(a.names[0].path, b.names[0].path) })
+	sortBy(groups, comparePaths, func(g **resolvedGroup) string { return (*g).names[0].path })
 	taken := map[liveInode]bool{}
 	for _, g := range groups {
 		if err := w.resolveGroup(g, taken); err != nil {
@@ -84,7 +83,7 @@ func (w *walker) resolveNames(key groupKey, g *group) (*resolvedGroup, error) {
 	}
 	r := &resolvedGroup{key: key, clean: clean, group: g}
 	for _, ref := range clean.refs {
-		dir, err := w.clean.path(ref.Parent, nil)
+		dir, err := w.clean.path(ref.Parent)
 		if err != nil {
 			return nil, err
 		}
@@ -104,7 +103,7 @@ func (w *walker) resolveNames(key groupKey, g *group) (*resolvedGroup, error) {
 			r.names = append(r.names, n)
 		}
 	}
-	slices.SortFunc(r.names, func(a, b name) int { return comparePaths(a.path, b.path) })
+	sortBy(r.names, comparePaths, func(n *name) string { return n.path })
 	return r, nil
 }
 
@@ -121,7 +120,7 @@ func (w *walker) inNewState(path string, clean uint64) (name, bool, error) {
 		if n.live != nil {
 			if n.live.subvolume {
 				_, last := splitPath(n.path)
-				if _, real := w.nested[dirName{n.liveDir.id, n.liveDir.dir, last}]; !real || n.state.Kept() {
+				if _, nested := w.nested[dirName{n.liveDir.id, n.liveDir.dir, last}]; !nested || n.state.Kept() {
 					n.live = nil
 				}
 			}
@@ -160,8 +159,8 @@ func (w *walker) readName(n name) (name, bool, error) {
 	root := place{}
 	if n.live.subvolume {
 		_, last := splitPath(n.path)
-		id, real := w.nested[dirName{n.liveDir.id, n.liveDir.dir, last}]
-		if real {
+		id, nested := w.nested[dirName{n.liveDir.id, n.liveDir.dir, last}]
+		if nested {
 			root = place{n.liveDir.nested(id), rootInode}
 		}
 		n.inode = &inode{number: btrfsStub}
@@ -271,7 +270,7 @@ func (w *walker) canCarry(g *resolvedGroup, n name, fields Fields) (bool, error)
 	}
 	shared := false
 	for _, ref := range n.inode.refs {
-		dir, err := n.liveDir.path(ref.Parent, nil)
+		dir, err := n.liveDir.path(ref.Parent)
 		if err != nil {
 			return false, err
 		}

@@ -26,8 +26,8 @@ func removeTree(ctx context.Context, dir *os.File, name string) error {
 			list = append(list, list[i]+"/"+d)
 		}
 	}
-	for _, l := range slices.Backward(list) {
-		if err := removeEmptyDir(dir, l); err != nil {
+	for _, path := range slices.Backward(list) {
+		if err := removeEmptyDir(dir, path); err != nil {
 			return err
 		}
 	}

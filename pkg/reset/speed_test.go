@@ -36,11 +36,11 @@ type desk struct {
 	load load
 }
 
-func newDesk(b testing.TB, l load) *desk {
-	b.Helper()
-	fs := testx.NewFilesystem(b, 6<<30)
+func newDesk(tb testing.TB, l load) *desk {
+	tb.Helper()
+	fs := testx.NewFilesystem(tb, 6<<30)
 	fs.Remount("noatime")
-	d := &desk{fs: fs, load: l, machine: newMachine(b, fs.Mount,
+	d := &desk{fs: fs, load: l, machine: newMachine(tb, fs.Mount,
 		PlanFileVolume{Name: "@root", MountPoint: "/", Keep: []string{"/etc/ssh", "/var/lib"}},
 		PlanFileVolume{Name: "@home", MountPoint: "/home", Keep: []string{"/*/Documents"}},
 	)}
@@ -176,7 +176,7 @@ func (d *desk) round(cold bool) round {
 // rounds runs several and gives the medians.
 func (d *desk) rounds(n int, cold bool) round {
 	d.t.Helper()
-	var all []round
+	all := make([]round, 0, n)
 	for range n {
 		all = append(all, d.round(cold))
 	}

@@ -19,6 +19,9 @@ type volume struct {
 	dir   *os.File // @snapshots/V
 	trace func(Step)
 	clock *stopwatch
+	start *rendezvous // of the snapshots of all volumes
+	// onSnapshot is called right before the snapshot NEXT.
+	onSnapshot func()
 
 	rules   []keep.Set // in force: the plan's, or with a newer generation's
 	record  Record     // what this run will write
@@ -49,7 +52,7 @@ func (v *volume) step(name string, change func() error) error {
 	return nil
 }
 
-func (v *volume) warn(format string, args ...any) {
+func (v *volume) warnf(format string, args ...any) {
 	v.result.Warnings = append(v.result.Warnings, fmt.Sprintf(format, args...))
 }
 
@@ -106,9 +109,9 @@ func (v *volume) age(name string) error {
 	})
 }
 
-// discard destroys a snapshot that holds nothing of its own.
-func (v *volume) discard(name string) error {
-	return v.step("destroy "+name, func() error { return destroyTree(v.dir, name) })
+// discardNext destroys a half-made new state.
+func (v *volume) discardNext() error {
+	return v.step("destroy NEXT", func() error { return destroyTree(v.dir, NameNext) })
 }
 
 // destroyTree destroys a subvolume and all that are nested in it, innermost first.
@@ -145,7 +148,7 @@ func destroyTree(dir *os.File, name string) error {
 	}
 	t := newTree(f, info.ID)
 	for _, c := range children {
-		path, err := t.path(c.DirID, nil)
+		path, err := t.path(c.DirID)
 		if err == nil {
 			err = destroyNested(f, path, c.Name)
 		}
@@ -176,8 +179,9 @@ func readRecordOf(root *os.File) *Record {
 		return nil
 	}
 	defer f.Close()
+	// Where a volume's root belongs to a user, anybody's file may stand there.
 	var st unix.Stat_t
-	if unix.Fstat(int(f.Fd()), &st) != nil || st.Mode&modeType != unix.S_IFREG {
+	if unix.Fstat(int(f.Fd()), &st) != nil || st.Mode != unix.S_IFREG|0o600 || st.Uid != 0 || st.Nlink != 1 {
 		return nil
 	}
 	rec, err := readRecord(f)
