@@ -1,0 +1,238 @@
+// Package clikit gives every tool the same command line.
+//
+// A tool builds its cli.App with [New] and its main is
+//
+//	func main() { os.Exit(clikit.Main(install.App())) }
+//
+// Flags may stand anywhere, before or after arguments and subcommands; "--"
+// ends them. The exit status is 0 for success, 1 for a failure that was
+// reported on standard error, 2 for a wrong command line, which changes
+// nothing. SIGINT, SIGTERM and SIGHUP end the context with a
+// [run.InterruptedError] as its cause; a second signal ends the process.
+package clikit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"nixos-go/pkg/prompt"
+	"nixos-go/pkg/run"
+	"nixos-go/pkg/ui"
+)
+
+// Exit statuses.
+const (
+	StatusOK     = 0
+	StatusFailed = 1
+	StatusUsage  = 2
+)
+
+// Example is a command line and what it is for.
+type Example struct {
+	// Command is the whole line, the tool's name included.
+	Command string
+	// Does says what happens, in one line.
+	Does string
+}
+
+// File is a file that a tool reads or writes.
+type File struct {
+	Path, Does string
+}
+
+// Doc is what help and man page say beyond the flags.
+type Doc struct {
+	// Examples are shown at the end of -h and in the man page.
+	Examples []Example
+	// Files and Environment are shown in the man page.
+	Files       []File
+	Environment []File
+	// SeeAlso names other man pages: "nixos-update(8)".
+	SeeAlso []string
+}
+
+// docKey is where New keeps a Doc in the app's metadata.
+const docKey = "nixos-go/doc"
+
+// New gives an app the habits of all tools. The app's Usage is one line
+// without a final dot; its Description is prose in paragraphs.
+func New(app *cli.App, doc Doc) *cli.App {
+	app.Metadata = map[string]any{docKey: doc}
+	app.HelpName = app.Name
+	app.HideHelp = true // help and version are ours: they read the same in every tool
+	app.HideHelpCommand = true
+	app.HideVersion = true
+	app.Compiled = time.Unix(1, 0) // else the library looks at the binary on disk
+	app.ExitErrHandler = func(*cli.Context, error) {}
+	app.OnUsageError = usageError
+	app.Flags = append(app.Flags,
+		&cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "show this help"},
+		&cli.BoolFlag{Name: "version", Usage: "show the version"})
+	if app.Action == nil {
+		app.Action = chooseCommand
+	}
+	for _, command := range app.Commands {
+		newCommand(command)
+	}
+	return app
+}
+
+func newCommand(command *cli.Command) {
+	command.HideHelp = true
+	command.HideHelpCommand = true
+	command.OnUsageError = usageError
+	if command.Action == nil {
+		command.Action = chooseCommand
+	}
+	for _, sub := range command.Subcommands {
+		newCommand(sub)
+	}
+}
+
+// DocOf is the documentation that New was given.
+func DocOf(app *cli.App) Doc {
+	doc, _ := app.Metadata[docKey].(Doc)
+	return doc
+}
+
+// chooseCommand is the action of a command that only has subcommands.
+func chooseCommand(c *cli.Context) error {
+	var names []string
+	for _, command := range c.Command.Subcommands {
+		if !command.Hidden {
+			names = append(names, command.Name)
+		}
+	}
+	choices := strings.Join(names, ", ")
+	if !c.Args().Present() {
+		return Usagef("which of %s?", choices)
+	}
+	return Usagef("unknown command %q: use one of %s", c.Args().First(), choices)
+}
+
+func usageError(_ *cli.Context, err error, _ bool) error {
+	return &UsageError{Text: err.Error()}
+}
+
+// Main runs an app on the process's arguments and streams, and gives the exit
+// status.
+func Main(app *cli.App) int {
+	ctx, stop := SignalContext(context.Background())
+	defer stop()
+	return Run(ctx, app, os.Args[1:], ui.ForTerminal(os.Stdout, os.Stderr, os.Getenv))
+}
+
+// Run runs an app on arguments (without the program's name). Errors and hints
+// are told to u; help goes to its standard output.
+func Run(ctx context.Context, app *cli.App, args []string, u *ui.UI) int {
+	line, err := parse(app, args)
+	switch {
+	case err != nil:
+		return report(u, app.Name, err)
+	case line.help:
+		return report(u, app.Name, u.Print(Help(app, line.commands, u)))
+	case line.version:
+		return report(u, app.Name, u.Printf("%s %s", app.Name, Version()))
+	}
+	return report(u, app.Name, app.RunContext(ctx, append([]string{app.Name}, line.args...)))
+}
+
+// report tells an error and gives the exit status.
+func report(u *ui.UI, name string, err error) int {
+	var usage *UsageError
+	switch {
+	case err == nil:
+		return StatusOK
+	case errors.Is(err, ErrReported):
+		return StatusFailed
+	case errors.As(err, &usage):
+		u.Errorf("%v", err)
+		if usage.App != "" {
+			name = usage.App
+		}
+		u.Hintf("%s --help shows how it is used", name)
+		return StatusUsage
+	}
+	u.Errorf("%v", err)
+	if hint, ok := errors.AsType[*hintError](err); ok {
+		u.Hintf("%s", hint.hint)
+	}
+	return StatusFailed
+}
+
+// SignalContext is a context that the first SIGINT, SIGTERM or SIGHUP ends,
+// with a [run.InterruptedError] as its cause. The second one has its default
+// effect.
+func SignalContext(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(parent)
+	received := make(chan os.Signal, 1)
+	signal.Notify(received, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		select {
+		case s := <-received:
+			cancel(&run.InterruptedError{Signal: s})
+		case <-ctx.Done():
+		}
+		signal.Stop(received)
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
+// UsageError is a command line that cannot be carried out as it was typed.
+type UsageError struct {
+	// App is the tool to ask for help, where it is not the one that runs.
+	App  string
+	Text string
+}
+
+// Error is the text.
+func (e *UsageError) Error() string { return e.Text }
+
+// Usagef makes a [UsageError].
+func Usagef(format string, args ...any) error {
+	return &UsageError{Text: fmt.Sprintf(format, args...)}
+}
+
+// NoArgs is a usage error where arguments were given.
+func NoArgs(c *cli.Context) error {
+	if c.Args().Present() {
+		return Usagef("unexpected argument %q", c.Args().First())
+	}
+	return nil
+}
+
+// ErrReported is a failure that the tool has told already; it only sets the
+// exit status to 1.
+var ErrReported = errors.New("the failure was reported")
+
+// hintError carries what to do about an error.
+type hintError struct {
+	error
+
+	hint string
+}
+
+// Unwrap is the error without its hint.
+func (h *hintError) Unwrap() error { return h.error }
+
+// WithHint adds what to do next to an error; nil stays nil.
+func WithHint(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return &hintError{error: err, hint: fmt.Sprintf(format, args...)}
+}
+
+// IsInterrupted tells whether the person, or a signal, ended the work.
+func IsInterrupted(err error) bool {
+	var by *run.InterruptedError
+	return errors.As(err, &by) || errors.Is(err, prompt.ErrInterrupted) || errors.Is(err, context.Canceled)
+}
