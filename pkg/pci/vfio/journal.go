@@ -11,6 +11,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"nixos-go/pkg/pci"
 	"nixos-go/pkg/run"
 )
@@ -106,6 +108,28 @@ func (s Store) name(gpu pci.Address) string {
 	slot := gpu
 	slot.Function = 0
 	return path.Join(s.Folder, slot.String()+".json")
+}
+
+// ErrBusy is a card that another run works on.
+var ErrBusy = errors.New("another gpu-vfio is at work")
+
+// Lock keeps other runs out until unlock is called or the process ends.
+func (s Store) Lock() (unlock func(), err error) {
+	if err := s.Files.MkdirAll(s.Folder, 0o700); err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	dir, err := s.Files.Open(s.Folder)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = dir.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, ErrBusy
+		}
+		return nil, &fs.PathError{Op: "lock", Path: dir.Name(), Err: err}
+	}
+	return func() { _ = dir.Close() }, nil
 }
 
 // Load reads the journal of a card; nil where there is none.

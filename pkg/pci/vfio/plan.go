@@ -103,7 +103,10 @@ func PlanDetach(m pci.Machine, g pci.GPU, journal *Journal, choices Choices, now
 	if err := checkStuck(m, g, journal); err != nil {
 		return plan, err
 	}
-	if reserved(g) {
+	// A card that was reserved at boot is fine as it is; one that an attach cut
+	// off half-way has let loose of is reserved again.
+	halfBack := journal != nil && journal.BootID == m.BootID && len(reserveSteps(g, nil)) > 0
+	if Reserved(g) && !halfBack {
 		return plan, nil
 	}
 	var modules []string
@@ -135,7 +138,7 @@ func PlanDetach(m pci.Machine, g pci.GPU, journal *Journal, choices Choices, now
 func reserveSteps(g pci.GPU, modules []string) []Step {
 	var steps []Step
 	for _, f := range g.Functions {
-		if f.Driver != driver && f.Override != driver {
+		if f.Override != driver {
 			steps = append(steps, override(f.Address, driver))
 		}
 	}
@@ -155,13 +158,10 @@ func reserveSteps(g pci.GPU, modules []string) []Step {
 	return steps
 }
 
-// reserved tells whether vfio-pci has the whole card already.
-func reserved(g pci.GPU) bool {
+// Reserved tells whether vfio-pci has the whole card.
+func Reserved(g pci.GPU) bool {
 	return !slices.ContainsFunc(g.Functions, func(f pci.Function) bool { return f.Driver != driver })
 }
-
-// Reserved tells whether vfio-pci has the whole card.
-func Reserved(g pci.GPU) bool { return reserved(g) }
 
 func checkStuck(m pci.Machine, g pci.GPU, journal *Journal) error {
 	if journal == nil {

@@ -26,8 +26,10 @@ import (
 // [Child]. A child that overruns is killed; one that cannot be killed, because
 // it sleeps inside the kernel, is left behind and reported as [*HungError].
 type Watchdog struct {
-	// Program and Args start the child.
+	// Program and Args start the child; Name is its argv[0], by which the one
+	// binary of all tools knows which tool it is ("" is Program).
 	Program string
+	Name    string
 	Args    []string
 	// Limit is how long one operation may take; 0 is 30 seconds.
 	Limit time.Duration
@@ -98,6 +100,9 @@ func (w *Watchdog) run(r request) error {
 	}
 	var output bytes.Buffer
 	child := exec.Command(w.Program, w.Args...)
+	if w.Name != "" {
+		child.Args[0] = w.Name
+	}
 	child.Stdin = bytes.NewReader(input)
 	child.Stdout = &output
 	// Ctrl-C at the terminal must not tear a half-done transaction apart.
@@ -106,19 +111,22 @@ func (w *Watchdog) run(r request) error {
 	if err := child.Start(); err != nil {
 		return fmt.Errorf("%s %s: start the watched child: %w", r.Op, r.Path, err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- child.Wait() }()
+	done := make(chan struct{})
+	var waitErr error
+	go func() {
+		waitErr = child.Wait()
+		close(done)
+	}()
 	timer := time.NewTimer(w.limit())
 	defer timer.Stop()
 	select {
-	case err = <-done:
+	case <-done:
 	case <-timer.C:
 		return w.overdue(r, child.Process, done)
 	}
 	var answer reply
 	if decodeErr := json.Unmarshal(output.Bytes(), &answer); decodeErr != nil {
-		// No *exec.ExitError may escape: see run.Error.
-		return fmt.Errorf("%s %s: the watched child gave no answer (%v): %w", r.Op, r.Path, err, decodeErr)
+		return fmt.Errorf("%s %s: the watched child gave no answer (%s): %w", r.Op, r.Path, ending(child, waitErr), decodeErr)
 	}
 	switch {
 	case answer.Errno != 0:
@@ -129,8 +137,17 @@ func (w *Watchdog) run(r request) error {
 	return nil
 }
 
+// ending is how a child ended, as text: an *exec.ExitError must not escape, see
+// [run.Error].
+func ending(child *exec.Cmd, err error) string {
+	if child.ProcessState != nil {
+		return child.ProcessState.String()
+	}
+	return err.Error()
+}
+
 // overdue ends a child that takes too long.
-func (w *Watchdog) overdue(r request, p *os.Process, done <-chan error) error {
+func (w *Watchdog) overdue(r request, p *os.Process, done <-chan struct{}) error {
 	hung := &HungError{Op: r.Op, Path: r.Path, Limit: w.limit(), PID: p.Pid, Start: startOf(p.Pid)}
 	kill := w.Kill
 	if kill == nil {
