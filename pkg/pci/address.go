@@ -7,12 +7,13 @@ import (
 	"strconv"
 )
 
-// Address is where a PCI function sits: domain, bus, device and function.
+// Address is where a PCI function sits: domain, bus, device (0 to 31) and
+// function (0 to 7). In JSON it is its text.
 type Address struct {
-	Domain   uint32
-	Bus      uint8
-	Device   uint8 // 0 to 31
-	Function uint8 // 0 to 7
+	Domain   uint32 `json:"-"`
+	Bus      uint8  `json:"-"`
+	Device   uint8  `json:"-"`
+	Function uint8  `json:"-"`
 }
 
 // addressPattern is DDDD:BB:DD.F as the kernel writes it (see
