@@ -59,8 +59,12 @@ type Doc struct {
 	SeeAlso []string
 }
 
-// docKey is where New keeps a Doc in the app's metadata.
-const docKey = "nixos-go/doc"
+// Where New keeps a Doc, and that an app does nothing without a command, in the
+// app's metadata.
+const (
+	docKey          = "nixos-go/doc"
+	needsCommandKey = "nixos-go/needs-command"
+)
 
 // New gives an app the habits of all tools. The app's Usage is one line
 // without a final dot; its Description is prose in paragraphs.
@@ -78,6 +82,7 @@ func New(app *cli.App, doc Doc) *cli.App {
 		&cli.BoolFlag{Name: "version", Usage: "show the version"})
 	if app.Action == nil {
 		app.Action = chooseCommand
+		app.Metadata[needsCommandKey] = true
 	}
 	for _, command := range app.Commands {
 		newCommand(command)
