@@ -1,7 +1,10 @@
 module nixos-go/initrd-reset
 
-go 1.25.0
+go 1.26.0
 
-require nixos-go v0.0.0
+require (
+	golang.org/x/sys v0.50.0
+	nixos-go v0.0.0
+)
 
 replace nixos-go => ../

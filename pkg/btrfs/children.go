@@ -1,6 +1,10 @@
 package btrfs
 
-import "os"
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+)
 
 // Child is a subvolume directly nested in another.
 type Child struct {
@@ -29,4 +33,27 @@ func Children(f *os.File, id uint64) ([]Child, error) {
 		return nil
 	})
 	return out, err
+}
+
+// Generation gives the last transaction that changed the subvolume with the given
+// tree id, or made a snapshot of it, without opening it.
+func Generation(f *os.File, id uint64) (uint64, error) {
+	const generationAt = 160 // after the inode item in struct btrfs_root_item
+	generation, found := uint64(0), false
+	key := SearchKey{
+		Tree: RootTreeID,
+		Min:  Key{id, RootItemKey, 0},
+		Max:  Key{id, RootItemKey, ^uint64(0)},
+	}
+	err := NewLookup(f).Search(key, func(it Item) error {
+		if len(it.Data) < generationAt+8 {
+			return fmt.Errorf("root item of %d bytes: %w", len(it.Data), ErrItem)
+		}
+		generation, found = binary.LittleEndian.Uint64(it.Data[generationAt:]), true
+		return nil
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("subvolume %d: %w", id, os.ErrNotExist)
+	}
+	return generation, err
 }

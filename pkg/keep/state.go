@@ -66,10 +66,10 @@ func (p part) step(name string) part {
 	}
 
 	next := part{kept: p.kept}
-	ends := next.follow(p.node, name)
+	ends := p.node.follow(name, &next)
 
 	for _, n := range p.more {
-		ends |= next.follow(n, name)
+		ends |= n.follow(name, &next)
 	}
 
 	// A rule that ends here is longer than any that ended above.
@@ -83,35 +83,34 @@ func (p part) step(name string) part {
 	return next
 }
 
-// follow adds the nodes that name leads to from n, and returns which rules
-// end at them.
-func (p *part) follow(n *node, name string) Which {
+// follow adds to next the nodes that name leads to from n, those from which a
+// rule goes on, and returns which rules end at any of them.
+func (n *node) follow(name string, next *part) Which {
 	var ends Which
 
 	if to := n.literals[name]; to != nil {
-		p.add(to)
-		ends |= to.ends
+		ends |= to.enter(next)
 	}
 
 	for i := range n.globs {
 		if e := &n.globs[i]; e.glob.match(name) {
-			p.add(e.to)
-			ends |= e.to.ends
+			ends |= e.to.enter(next)
 		}
 	}
 
 	return ends
 }
 
-// add makes a node active, unless no rule goes on from it.
-func (p *part) add(n *node) {
+func (n *node) enter(next *part) Which {
 	switch {
 	case n.below == 0:
-	case p.node == nil:
-		p.node = n
+	case next.node == nil:
+		next.node = n
 	default:
-		p.more = append(p.more, n)
+		next.more = append(next.more, n)
 	}
+
+	return n.ends
 }
 
 // below returns which rules are partly matched.

@@ -72,6 +72,11 @@ func readRecord(r io.Reader) (*Record, error) {
 	return &rec, nil
 }
 
+func (r *Record) encode() ([]byte, error) {
+	text, err := json.Marshal(r)
+	return append(text, '\n'), err
+}
+
 func ruleSet(s keep.Set) RuleSet {
 	k, e := s.Strings()
 	return RuleSet{Keep: k, Exclude: e}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nixos-go/pkg/btrfs"
+	"nixos-go/pkg/reset"
+)
+
+func main() {
+	// The heap stays far below the limit, so the collector need not run before.
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(40 << 20)
+	os.Exit(run(os.Args, machine{
+		stdout: os.Stdout, stderr: os.Stderr,
+		plan: "/etc/immutability/plan.json", report: "/run/initrd-reset/report.json",
+		commandLine: "/proc/cmdline", mountInfo: "/proc/self/mountinfo",
+		initrdRelease: "/etc/initrd-release", kernelLog: "/dev/kmsg",
+		hibernateLocation: "/sys/firmware/efi/efivars/HibernateLocation-8cf2644b-4b0b-428f-9387-6d876050dc67",
+		devices:           "/dev",
+	}))
+}
+
+// machine is everything outside of the program that it looks at or writes to, so
+// that a test can have one of its own.
+type machine struct {
+	stdout, stderr io.Writer
+
+	plan, report           string // defaults of the flags
+	commandLine, mountInfo string
+	initrdRelease          string // exists in an initrd alone (os-release(5))
+	kernelLog              string
+	hibernateLocation      string // systemd's EFI variable (systemd-hibernate-resume.service(8))
+	devices                string // /dev
+}
+
+// Exit statuses.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// run is the program: it returns the exit status.
+func run(args []string, m machine) int {
+	flags, err := parseFlags(args, m)
+	if errors.Is(err, errHelp) {
+		return exitDone
+	}
+	p := newPrinter(m)
+	defer p.close()
+	if err != nil {
+		p.fail("%v (see %s -h)", err, flags.name)
+		return exitUsage
+	}
+	if p.booting && fileExists(flags.report) {
+		p.say("the report of this boot is there already: nothing to do")
+		return exitDone
+	}
+	report, status := work(flags, m)
+	p.tell(report)
+	if !flags.dryRun {
+		if err := writeReport(flags.report, report); err != nil {
+			p.fail("%v", err)
+			status = max(status, exitFailed)
+		}
+	}
+	if flags.json {
+		if err := printJSON(m.stdout, report); err != nil {
+			p.fail("%v", err)
+			status = max(status, exitFailed)
+		}
+	}
+	return status
+}
+
+// work runs the reset and gives the report, with an error in it where it could not
+// begin.
+func work(flags flags, m machine) (*reset.Report, int) {
+	report := &reset.Report{
+		Version: reset.ReportVersion, Mode: flags.mode, ModeFrom: flags.modeFrom, DryRun: flags.dryRun, Started: time.Now(),
+	}
+	fail := func(err error, status int) (*reset.Report, int) {
+		report.Error = err.Error()
+		return report, status
+	}
+	mode, from, err := chooseMode(flags, m)
+	if err != nil {
+		return fail(err, exitUsage)
+	}
+	report.Mode, report.ModeFrom = mode, from
+	plan, err := readPlan(flags.plan)
+	if err != nil && mode != reset.ModeDisabled {
+		return fail(err, exitUsage)
+	}
+	if mode == reset.ModeDisabled || mode == "" && plan.Mode == reset.ModeDisabled {
+		return disabled(plan, mode, from)
+	}
+	if err := checkHibernation(m); err != nil {
+		return fail(fmt.Errorf("%w: %w", reset.ErrCheck, err), exitFailed)
+	}
+	device := flags.device
+	if device == "" {
+		device = plan.Device
+	}
+	top, err := openTop(device, flags.dryRun)
+	if err != nil {
+		return fail(fmt.Errorf("%w: %w", reset.ErrCheck, err), exitFailed)
+	}
+	defer top.Close()
+	report, err = reset.Run(top, plan, reset.Options{
+		Mode: mode, ModeFrom: from, DryRun: flags.dryRun, MountInfo: m.mountInfo,
+	})
+	if err != nil || report.Failed() {
+		return report, exitFailed
+	}
+	return report, exitDone
+}
+
+// disabled reports a run that touches nothing, not even the device.
+func disabled(plan *reset.PlanFile, mode reset.Mode, from string) (*reset.Report, int) {
+	if mode == "" {
+		from = "the plan"
+	}
+	report := &reset.Report{Version: reset.ReportVersion, Mode: reset.ModeDisabled, ModeFrom: from, Started: time.Now()}
+	if plan != nil {
+		for _, v := range plan.Volumes {
+			report.Volumes = append(report.Volumes, reset.Result{Name: v.Name, MountPoint: v.MountPoint, Outcome: reset.OutcomeDisabled})
+		}
+	}
+	return report, exitDone
+}
+
+// readPlan reads the plan file. That there is none never means "keep nothing".
+func readPlan(path string) (*reset.PlanFile, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", reset.ErrPlanFile, err)
+	}
+	defer f.Close()
+	plan, err := reset.ParsePlanFile(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return plan, nil
+}
+
+// openTop opens the top level of the file system: where it is mounted, if device is
+// a directory, else by mounting it where nobody sees it.
+func openTop(device string, dryRun bool) (*os.File, error) {
+	if device == "" {
+		return nil, errors.New("no device: name one in the plan, or with --device")
+	}
+	st, err := os.Stat(device)
+	if err != nil {
+		return nil, err
+	}
+	if st.IsDir() {
+		return os.Open(device)
+	}
+	// A paused balance would go on now and hold up the boot.
+	options := btrfs.MountOptions{ReadOnly: dryRun, Flags: []string{"skip_balance"}}
+	top, err := btrfs.Mount(device, options)
+	if errors.Is(err, unix.EINVAL) {
+		return nil, fmt.Errorf("%w (is it btrfs, and are all of its devices there?)", err)
+	}
+	return top, err
+}
+
+func fileExists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}

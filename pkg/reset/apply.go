@@ -1,0 +1,479 @@
+package reset
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"nixos-go/pkg/btrfs"
+)
+
+// applier makes a plan so in NEXT, a writable snapshot of the live volume that
+// nothing else uses. Whatever it makes is made in the trash folder and renamed into
+// place, so that it inherits nothing from where it ends up.
+type applier struct {
+	next  *os.File // the root of NEXT
+	live  *os.File
+	clean *os.File
+	plan  *Plan
+
+	trash    *trashFolder            // nil until something is put there
+	branched map[string]*trashFolder // of each branch, by its path
+	counter  int
+
+	times  map[string]unix.Timespec // of directories before they were touched
+	locked map[string]uint32        // flags to set at the very end
+	links  []link
+	made   Range // inodes that apply made
+}
+
+// link is a name that becomes a hard link once everything else is in place.
+type link struct{ path, to string }
+
+// apply changes NEXT as the plan says. It leaves the record to the caller and ends
+// with finishTimes.
+func (a *applier) apply() error {
+	steps := []func() error{a.branches, a.stubs, a.oldTrash, a.changes, a.makeLinks, a.emptyBranchTrash}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *applier) close() {
+	if a.trash != nil {
+		a.trash.dir.Close()
+	}
+	for _, t := range a.branched {
+		t.dir.Close()
+	}
+}
+
+// branches puts a snapshot of each nested subvolume that counts as a directory in
+// the place of its stub.
+func (a *applier) branches() error {
+	for _, b := range a.plan.Branches {
+		if err := a.branch(a.live, b.Path); err != nil {
+			return fmt.Errorf("snapshot nested subvolume %q: %w", b.Path, err)
+		}
+	}
+	return nil
+}
+
+func (a *applier) branch(from *os.File, path string) error {
+	src, err := openDir(from, path)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dir, name, err := a.openParent(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := removeStub(dir, name); err != nil {
+		return err
+	}
+	return btrfs.Snapshot(src, dir, name, false)
+}
+
+// stubs removes the stubs of nested subvolumes that move here later, and of those
+// that are gone.
+func (a *applier) stubs() error {
+	paths := append([]string(nil), a.plan.stubs...)
+	for _, m := range a.plan.Moves {
+		paths = append(paths, m.Path)
+	}
+	for _, path := range paths {
+		dir, name, err := a.openParent(path)
+		if err != nil {
+			return fmt.Errorf("remove stub %q: %w", path, err)
+		}
+		err = removeStub(dir, name)
+		dir.Close()
+		if err != nil {
+			return fmt.Errorf("remove stub %q: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// removeStub removes the stub of a subvolume, and nothing else.
+func removeStub(dir *os.File, name string) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return &os.PathError{Op: "stat", Path: name, Err: err}
+	}
+	if st.Ino != btrfs.EmptyDirID {
+		return &os.PathError{Op: "remove stub", Path: name, Err: unix.EEXIST}
+	}
+	if err := unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR); err != nil {
+		return &os.PathError{Op: "remove stub", Path: name, Err: err}
+	}
+	return nil
+}
+
+// openParent opens the directory of a path in NEXT for a change in it: its time is
+// put back at the end, and flags that forbid the change are lifted until then.
+func (a *applier) openParent(path string) (*os.File, string, error) {
+	parent, name := splitPath(path)
+	dir, err := openDir(a.next, parent)
+	if err != nil {
+		return nil, "", err
+	}
+	if _, known := a.times[parent]; known {
+		return dir, name, nil
+	}
+	if err := a.rememberDir(dir, parent); err != nil {
+		dir.Close()
+		return nil, "", err
+	}
+	return dir, name, nil
+}
+
+func (a *applier) rememberDir(dir *os.File, path string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	a.times[path] = st.Mtim
+	return a.unlock(dir, path)
+}
+
+// lockFlags are the flags that forbid changes.
+const lockFlags = btrfs.FlagImmutable | btrfs.FlagAppend
+
+// unlock lifts the flags that forbid a change, to be set again at the end.
+func (a *applier) unlock(f *os.File, path string) error {
+	flags, err := btrfs.Flags(f)
+	if err != nil || flags&lockFlags == 0 {
+		return err
+	}
+	if _, known := a.locked[path]; !known {
+		a.locked[path] = flags
+	}
+	return btrfs.SetFlags(f, flags&^lockFlags)
+}
+
+// trashFolder is where things go that are in the way, and where new things are made.
+type trashFolder struct {
+	path string // in NEXT
+	dir  *os.File
+}
+
+// trashFor gives the trash folder that a path's things can be renamed into: that of
+// the volume, or inside a branch one of its own, since no file can be renamed
+// from one subvolume to another.
+func (a *applier) trashFor(path string) (*trashFolder, error) {
+	branch := a.plan.branchOf(path)
+	if branch == nil {
+		return a.openTrash()
+	}
+	if t := a.branched[branch.Path]; t != nil {
+		return t, nil
+	}
+	root, name, err := a.openParent(branch.Path + "/")
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	if name, err = temporaryName(); err != nil {
+		return nil, err
+	}
+	dir, err := makeTrash(root, name)
+	if err != nil {
+		return nil, err
+	}
+	t := &trashFolder{path: branch.Path + "/" + name, dir: dir}
+	a.branched[branch.Path] = t
+	return t, nil
+}
+
+// emptyBranchTrash deletes the trash of the branches, here and now: the cleanup
+// after the boot knows that of the volume alone.
+func (a *applier) emptyBranchTrash() error {
+	for _, t := range a.branched {
+		parent, name := splitPath(t.path)
+		root, err := openDir(a.next, parent)
+		if err != nil {
+			return err
+		}
+		err = removeTree(context.Background(), root, name)
+		root.Close()
+		if err != nil {
+			return fmt.Errorf("empty the trash of %q: %w", parent, err)
+		}
+	}
+	return nil
+}
+
+// openTrash makes the volume's trash folder, with what an earlier one of that name
+// is in it.
+func (a *applier) openTrash() (*trashFolder, error) {
+	if a.trash != nil {
+		return a.trash, nil
+	}
+	if _, known := a.times[""]; !known {
+		if err := a.rememberDir(a.next, ""); err != nil {
+			return nil, err
+		}
+	}
+	name, err := temporaryName()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := makeTrash(a.next, name)
+	if err != nil {
+		return nil, err
+	}
+	a.trash = &trashFolder{path: TrashName, dir: dir}
+	err = a.moveInto(a.trash, a.next, TrashName)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, err
+	}
+	root := int(a.next.Fd())
+	if err := unix.Renameat2(root, name, root, TrashName, unix.RENAME_NOREPLACE); err != nil {
+		return nil, &os.PathError{Op: "name trash folder", Path: TrashName, Err: err}
+	}
+	return a.trash, a.noteMade(dir)
+}
+
+// makeTrash makes a directory that inherits nothing and gives nothing on.
+func makeTrash(root *os.File, name string) (*os.File, error) {
+	if err := unix.Mkdirat(int(root.Fd()), name, 0o700); err != nil {
+		return nil, &os.PathError{Op: "make trash folder", Path: name, Err: err}
+	}
+	dir, err := openDir(root, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := makeNeutral(dir); err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return dir, nil
+}
+
+// temporaryName is a name that nobody has.
+func temporaryName() (string, error) {
+	var b [8]byte
+	// crypto/rand would add a fifth to the size of the static binary.
+	if _, err := unix.Getrandom(b[:], 0); err != nil {
+		return "", &os.PathError{Op: "getrandom", Path: TrashName, Err: err}
+	}
+	return TrashName + "." + hex.EncodeToString(b[:]), nil
+}
+
+// makeNeutral takes from a new directory what it inherited: owner, access control
+// lists, compression and other flags. What is made in it then inherits nothing.
+func makeNeutral(dir *os.File) error {
+	fd := int(dir.Fd())
+	if err := unix.Fchown(fd, 0, 0); err != nil {
+		return &os.PathError{Op: "chown", Path: dir.Name(), Err: err}
+	}
+	if err := removeXattrs(dir.Name(), fdXattrs(dir), nil); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(fd, 0o700); err != nil {
+		return &os.PathError{Op: "chmod", Path: dir.Name(), Err: err}
+	}
+	flags, err := btrfs.Flags(dir)
+	if err != nil || flags == 0 {
+		return err
+	}
+	return btrfs.SetFlags(dir, 0)
+}
+
+// noteMade extends the range of inodes that apply made. They are numbered in the
+// order of creation.
+func (a *applier) noteMade(f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	if a.made.First == 0 {
+		a.made.First = st.Ino
+	}
+	a.made.Last = max(a.made.Last, st.Ino)
+	return nil
+}
+
+// oldTrash puts a trash folder that the last cleanup left into a new one, so that
+// the plan need not know of it.
+func (a *applier) oldTrash() error {
+	var st unix.Stat_t
+	err := unix.Fstatat(int(a.next.Fd()), TrashName, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return &os.PathError{Op: "stat", Path: TrashName, Err: err}
+	}
+	_, err = a.openTrash()
+	return err
+}
+
+// moveInto moves a name into the trash folder.
+func (a *applier) moveInto(trash *trashFolder, dir *os.File, name string) error {
+	a.counter++
+	to := strconv.Itoa(a.counter)
+	err := unix.Renameat2(int(dir.Fd()), name, int(trash.dir.Fd()), to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EPERM) {
+		err = moveLocked(trash, dir, name, to)
+	}
+	if err != nil {
+		return &os.PathError{Op: "move out of the way", Path: name, Err: err}
+	}
+	return nil
+}
+
+// moveLocked moves a name whose inode has a flag that forbids it, and puts the flag
+// back, since the inode may have other names.
+func moveLocked(trash *trashFolder, dir *os.File, name, to string) error {
+	f, err := openBeneath(dir, name, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	flags, err := btrfs.Flags(f)
+	if err != nil {
+		return err
+	}
+	if err := btrfs.SetFlags(f, flags&^lockFlags); err != nil {
+		return err
+	}
+	if err := unix.Renameat2(int(dir.Fd()), name, int(trash.dir.Fd()), to, unix.RENAME_NOREPLACE); err != nil {
+		return err
+	}
+	return btrfs.SetFlags(f, flags)
+}
+
+// changes makes each change of the plan so, but for links.
+func (a *applier) changes() error {
+	for i := range a.plan.Changes {
+		c := &a.plan.Changes[i]
+		if err := a.change(c); err != nil {
+			return fmt.Errorf("%s %q: %w", verbs[c.Kind], c.Path, err)
+		}
+	}
+	return nil
+}
+
+var verbs = map[Kind]string{
+	KindAdded: "wipe", KindDeleted: "bring back", KindModified: "change back",
+	KindMetadata: "change back", KindType: "replace",
+}
+
+func (a *applier) change(c *Change) error {
+	if c.act&actMetadata != 0 {
+		return a.metadata(c)
+	}
+	dir, name, err := a.openParent(c.Path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	switch {
+	case c.act&actStub != 0:
+		err = removeStub(dir, name)
+	case c.act&actRemove != 0:
+		var trash *trashFolder
+		if trash, err = a.trashFor(c.Path); err == nil {
+			err = a.moveInto(trash, dir, name)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.act&actLink != 0:
+		a.links = append(a.links, link{c.Path, c.linkTo})
+	case c.act&actCreate != 0:
+		return a.create(c.Path, dir, name)
+	}
+	return nil
+}
+
+// makeLinks makes the hard links, now that what they link to is there.
+func (a *applier) makeLinks() error {
+	for _, l := range a.links {
+		if err := a.makeLink(l); err != nil {
+			return fmt.Errorf("link %q to %q: %w", l.path, l.to, err)
+		}
+	}
+	return nil
+}
+
+func (a *applier) makeLink(l link) error {
+	toDir, toName := splitPath(l.to)
+	from, err := openDir(a.next, toDir)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	dir, name, err := a.openParent(l.path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	err = unix.Linkat(int(from.Fd()), toName, int(dir.Fd()), name, 0)
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	f, err := openRegular(from, toName) // a flag forbids it
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := a.unlock(f, l.to); err != nil {
+		return err
+	}
+	return unix.Linkat(int(from.Fd()), toName, int(dir.Fd()), name, 0)
+}
+
+// finishTimes puts back the times of the directories that were touched, and then
+// the flags that would have forbidden it.
+func (a *applier) finishTimes() error {
+	for path, mtime := range a.times {
+		dir, err := openDir(a.next, path)
+		if err != nil {
+			return fmt.Errorf("put back the time of %q: %w", path, err)
+		}
+		err = setMTime(dir, mtime)
+		dir.Close()
+		if err != nil {
+			return fmt.Errorf("put back the time of %q: %w", path, err)
+		}
+	}
+	for path, flags := range a.locked {
+		f, err := openRegular(a.next, path)
+		if err != nil {
+			return fmt.Errorf("put back the flags of %q: %w", path, err)
+		}
+		err = btrfs.SetFlags(f, flags)
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("put back the flags of %q: %w", path, err)
+		}
+	}
+	return nil
+}
+
+func setMTime(f *os.File, mtime unix.Timespec) error {
+	return setMTimeAt(int(f.Fd()), "", mtime, unix.AT_EMPTY_PATH)
+}
+
+func setMTimeAt(dir int, name string, mtime unix.Timespec, flags int) error {
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}
+	if err := unix.UtimesNanoAt(dir, name, times, flags); err != nil {
+		return &os.PathError{Op: "set time of", Path: name, Err: err}
+	}
+	return nil
+}

@@ -1,0 +1,236 @@
+package reset
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"nixos-go/pkg/btrfs"
+)
+
+// ErrCheck says that a run refused to start: nothing was written.
+var ErrCheck = errors.New("nothing was touched")
+
+// checkFilesystem checks what concerns every volume.
+func checkFilesystem(top *os.File, dryRun bool) error {
+	on, err := btrfs.IsBtrfs(top)
+	if err != nil {
+		return err
+	}
+	if !on {
+		return fmt.Errorf("%q is not on btrfs", top.Name())
+	}
+	info, err := btrfs.ReadInfo(top)
+	if err != nil {
+		return err
+	}
+	if info.ID != btrfs.TopLevelID {
+		return fmt.Errorf("%q is subvolume %d, not the top level: mount it with subvolid=5", top.Name(), info.ID)
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(top.Fd()), &st); err != nil {
+		return &os.PathError{Op: "statfs", Path: top.Name(), Err: err}
+	}
+	if st.Flags&unix.ST_RDONLY != 0 && !dryRun {
+		return fmt.Errorf("%q is mounted read-only: look for errors of the disk in the kernel log", top.Name())
+	}
+	fs, err := btrfs.ReadFilesystem(top)
+	if err != nil {
+		return err
+	}
+	for _, d := range fs.Devices {
+		if d.Missing() {
+			return fmt.Errorf("the file system is degraded, its device %d is missing: replace it with `btrfs replace` first", d.ID)
+		}
+	}
+	return nil
+}
+
+// openSnapshots opens and locks the snapshots subvolume. The lock goes with the
+// descriptor, so it never outlives its process.
+func openSnapshots(top *os.File, name string) (*os.File, error) {
+	f, err := openDir(top, name)
+	if err != nil {
+		return nil, fmt.Errorf("snapshots subvolume %q: %w", name, err)
+	}
+	if is, err := btrfs.IsSubvolume(f); err != nil || !is {
+		f.Close()
+		return nil, errors.Join(fmt.Errorf("%q is not a subvolume: create it with `btrfs subvolume create`", name), err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = errors.New("another run is at work on this file system: wait for it")
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %q: %w", name, err)
+	}
+	return f, nil
+}
+
+// check looks at everything that concerns this volume alone.
+func (v *volume) check(snapshots *os.File, mode Mode, mountInfo io.Reader) error {
+	live, err := v.openLive()
+	if err != nil {
+		return err
+	}
+	defer live.Close()
+	if is, err := btrfs.IsSubvolume(live); err != nil || !is {
+		return errors.Join(fmt.Errorf("%q is a plain directory, not a subvolume", v.spec.Name), err)
+	}
+	if v.dir, err = openDir(snapshots, v.spec.Name); err != nil {
+		return fmt.Errorf("its snapshots (take the first with `nixos-snapshot init`): %w", err)
+	}
+	if err := v.checkSnapshots(mode); err != nil {
+		return err
+	}
+	if len(v.spec.Keep) == 0 && !v.spec.KeepNothing && mode == ModeReset {
+		return errors.New("its rules keep nothing: if that is meant, say \"keepNothing\": true in the plan")
+	}
+	info, err := btrfs.ReadInfo(live)
+	if err != nil {
+		return err
+	}
+	if mode == ModeSnapshotOnly {
+		return nil
+	}
+	return v.checkExchange(live, info, mountInfo)
+}
+
+// checkExchange looks at what would stop the exchange, or make it useless.
+func (v *volume) checkExchange(live *os.File, info btrfs.Info, mountInfo io.Reader) error {
+	id, err := btrfs.DefaultID(v.top)
+	if err != nil {
+		return err
+	}
+	if id == info.ID {
+		return errors.New("it is the default subvolume of the file system, which would go on pointing at the old state: " +
+			"run `btrfs subvolume set-default 5` on it, and mount by name")
+	}
+	if err := checkFlags(live, v.spec.Name); err != nil {
+		return err
+	}
+	clean, err := openDir(v.dir, v.plan.Clean)
+	if err != nil {
+		return err
+	}
+	defer clean.Close()
+	if err := checkFlags(clean, v.plan.Clean); err != nil {
+		return err
+	}
+	where, err := mountedAt(mountInfo, live, info, v.spec.Name)
+	if err != nil {
+		return err
+	}
+	if where != "" {
+		return fmt.Errorf("it is mounted at %q: the reset works before it is mounted, at boot", where)
+	}
+	return nil
+}
+
+// checkFlags refuses flags on the root of a subvolume that forbid to rename it.
+func checkFlags(root *os.File, name string) error {
+	flags, err := btrfs.Flags(root)
+	if err != nil || flags&lockFlags == 0 {
+		return err
+	}
+	return fmt.Errorf("the root of %q is immutable or append-only: run `chattr -i -a` on it", name)
+}
+
+// checkSnapshots checks that what stands under the names of snapshots are
+// subvolumes, and that the ones the mode needs are there.
+func (v *volume) checkSnapshots(mode Mode) error {
+	names, err := listSnapshots(v.dir)
+	if err != nil {
+		return err
+	}
+	present := map[string]bool{}
+	for _, name := range names {
+		switch name {
+		case v.plan.Clean, NamePrevious, NamePenultimate, NameCurrent, NameNext, NameReplaced:
+		default:
+			if !IsAged(name) {
+				continue
+			}
+		}
+		f, err := openDir(v.dir, name)
+		if err != nil {
+			return fmt.Errorf("%q is not a subvolume: move it away: %w", name, err)
+		}
+		is, err := btrfs.IsSubvolume(f)
+		f.Close()
+		if err != nil || !is {
+			return errors.Join(fmt.Errorf("%q is a plain directory, not a subvolume: move it away", name), err)
+		}
+		present[name] = true
+	}
+	if !present[v.plan.Clean] {
+		return fmt.Errorf("there is no %s: take one with `nixos-snapshot init`", v.plan.Clean)
+	}
+	if source := mode.restoreSource(); mode.restores() && !present[source] && !v.pendingPrevious(present, source) {
+		return fmt.Errorf("there is no %s to restore", source)
+	}
+	return nil
+}
+
+// pendingPrevious reports whether a run that was cut off will leave the snapshot
+// that is missing now.
+func (v *volume) pendingPrevious(present map[string]bool, source string) bool {
+	return source == NamePrevious && present[NameNext]
+}
+
+// mountedAt gives a mount point of a subvolume, or of a part of it, and "" if it is
+// mounted nowhere that this process can see (proc_pid_mountinfo(5)).
+func mountedAt(mountInfo io.Reader, live *os.File, info btrfs.Info, name string) (string, error) {
+	fs, err := btrfs.ReadFilesystem(live)
+	if err != nil {
+		return "", err
+	}
+	scanner := bufio.NewScanner(mountInfo)
+	scanner.Buffer(nil, 1<<20)
+	for scanner.Scan() {
+		fields := strings.Fields(scanner.Text())
+		if len(fields) < 5 || !strings.Contains(scanner.Text(), " - btrfs ") {
+			continue
+		}
+		root, point := unescape(fields[3]), unescape(fields[4])
+		if !below(root, "/"+name) {
+			continue
+		}
+		same, err := sameSubvolume(point, fs.ID, info.ID)
+		if err != nil || same {
+			return point, nil //nolint:nilerr // what cannot be looked at may well be it
+		}
+	}
+	return "", scanner.Err()
+}
+
+func sameSubvolume(point string, fs btrfs.UUID, id uint64) (bool, error) {
+	f, err := os.OpenFile(point, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	if on, err := btrfs.IsBtrfs(f); err != nil || !on {
+		return false, err // something else is mounted over it
+	}
+	there, err := btrfs.ReadFilesystem(f)
+	if err != nil || there.ID != fs {
+		return false, err
+	}
+	info, err := btrfs.ReadInfo(f)
+	return err == nil && info.ID == id, err
+}
+
+// unescape undoes the octal escapes of mountinfo.
+func unescape(s string) string {
+	for _, e := range [...][2]string{{`\040`, " "}, {`\011`, "\t"}, {`\012`, "\n"}, {`\134`, `\`}} {
+		s = strings.ReplaceAll(s, e[0], e[1])
+	}
+	return s
+}

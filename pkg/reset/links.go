@@ -1,0 +1,308 @@
+package reset
+
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Hard links. Names outside kept paths that share an inode in CLEAN share one in
+// the new state. One of the live inodes that they have now can carry them all if
+// it is as CLEAN's and no kept name shares it; or if all of them share it now, with
+// no kept names but such as CLEAN links with them too. Else the first name is made
+// anew. Inodes cannot be shared between
+// subvolumes, so names in different branches are groups of their own.
+
+// groupKey names a group: an inode of CLEAN, and the live subvolume that the names
+// lie in.
+type groupKey struct{ clean, subvolume uint64 }
+
+// liveInode names an inode of a live subvolume.
+type liveInode struct{ subvolume, number uint64 }
+
+// group is the names of one inode of CLEAN that the walk came across.
+type group struct {
+	inside map[string]bool // names in a directory that comes back as a whole
+}
+
+// group gives the group that a path outside kept paths belongs to.
+func (w *walker) group(a at, clean uint64) *group {
+	subvolume := w.live.id
+	if branch := w.plan.branchOf(a.path); branch != nil {
+		subvolume = branch.ID
+	}
+	key := groupKey{clean, subvolume}
+	g := w.groups[key]
+	if g == nil {
+		g = &group{inside: map[string]bool{}}
+		w.groups[key] = g
+	}
+	return g
+}
+
+// name is one name of a group, and what live has there.
+type name struct {
+	at
+	inode *inode // live's; nil for none
+}
+
+// resolvedGroup is a group with all of its names that the new state has.
+type resolvedGroup struct {
+	key   groupKey
+	clean *inode
+	names []name // in the order of paths
+	*group
+}
+
+func (w *walker) resolveGroups() error {
+	var groups []*resolvedGroup
+	for key, g := range w.groups {
+		r, err := w.resolveNames(key, g)
+		if err != nil {
+			return err
+		}
+		if len(r.names) > 0 {
+			groups = append(groups, r)
+		}
+	}
+	slices.SortFunc(groups, func(a, b *resolvedGroup) int { return comparePaths(a.names[0].path, b.names[0].path) })
+	taken := map[liveInode]bool{}
+	for _, g := range groups {
+		if err := w.resolveGroup(g, taken); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resolveNames finds all names of a group that the new state has.
+func (w *walker) resolveNames(key groupKey, g *group) (*resolvedGroup, error) {
+	clean, err := w.clean.read(key.clean)
+	if err != nil {
+		return nil, err
+	}
+	r := &resolvedGroup{key: key, clean: clean, group: g}
+	for _, ref := range clean.refs {
+		dir, err := w.clean.path(ref.Parent, nil)
+		if err != nil {
+			return nil, err
+		}
+		path := dir + "/" + ref.Name
+		n, ok, err := w.inNewState(path, key.clean)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		subvolume := w.live.id
+		if branch := w.plan.branchOf(path); branch != nil {
+			subvolume = branch.ID
+		}
+		if subvolume == key.subvolume {
+			r.names = append(r.names, n)
+		}
+	}
+	slices.SortFunc(r.names, func(a, b name) int { return comparePaths(a.path, b.path) })
+	return r, nil
+}
+
+// inNewState reports whether the new state has CLEAN's file at a path of CLEAN:
+// not if it is kept, if a kept directory above it is gone, or if live has a
+// directory there that holds kept paths.
+func (w *walker) inNewState(path string, clean uint64) (name, bool, error) {
+	n := name{at: at{
+		path: path, state: w.matcher.Root(),
+		live: &entry{inode: rootInode}, liveDir: place{w.live, 0},
+		clean: &entry{inode: clean},
+	}}
+	for _, component := range splitComponents(path) {
+		if n.live != nil {
+			if n.live.subvolume {
+				_, last := splitPath(n.path)
+				if _, real := w.nested[dirName{n.liveDir.id, n.liveDir.dir, last}]; !real || n.state.Kept() {
+					n.live = nil
+				}
+			}
+		}
+		dir := place{}
+		if n.live != nil {
+			dir, _, _ = w.below(at{live: n.live, liveDir: n.liveDir})
+		}
+		if n.state.Kept() {
+			isDir, err := dir.isDir()
+			if err != nil || !isDir {
+				return n, false, err
+			}
+		}
+		n.state = n.state.Step(component)
+		n.liveDir, n.live = dir, nil
+		if !dir.exists() {
+			continue
+		}
+		var err error
+		if n.live, err = dir.find(dir.dir, component); err != nil {
+			return n, false, err
+		}
+	}
+	if n.state.Kept() {
+		return n, false, nil
+	}
+	return w.readName(n)
+}
+
+// readName reads what live has at the name.
+func (w *walker) readName(n name) (name, bool, error) {
+	if n.live == nil {
+		return n, true, nil
+	}
+	root := place{}
+	if n.live.subvolume {
+		_, last := splitPath(n.path)
+		id, real := w.nested[dirName{n.liveDir.id, n.liveDir.dir, last}]
+		if real {
+			root = place{n.liveDir.nested(id), rootInode}
+		}
+		n.inode = &inode{number: btrfsStub}
+		n.inode.Mode = modeDir
+	} else {
+		var err error
+		if n.inode, err = n.liveDir.read(n.live.inode); err != nil {
+			return n, false, err
+		}
+		if n.inode.isDir() {
+			root = place{n.liveDir.tree, n.live.inode}
+		}
+	}
+	if !root.exists() {
+		return n, true, nil
+	}
+	holds, err := w.holdsKept(root, n.state)
+	return n, !holds, err
+}
+
+// btrfsStub marks a live name that is a subvolume.
+const btrfsStub = 0
+
+// resolveGroup decides what becomes of each name of a group.
+func (w *walker) resolveGroup(g *resolvedGroup, taken map[liveInode]bool) error {
+	fields := make([]Fields, len(g.names))
+	carrier := -1
+	for i, n := range g.names {
+		if n.inode == nil || n.inode.number == btrfsStub {
+			fields[i] = FieldType
+			continue
+		}
+		var err error
+		if fields[i], err = w.compareWhole(n.path, n.liveDir.tree, n.inode, g.clean); err != nil {
+			return w.wrap(n.at, err)
+		}
+		if carrier >= 0 || taken[liveInode{g.key.subvolume, n.inode.number}] {
+			continue
+		}
+		ok, err := w.canCarry(g, n, fields[i])
+		if err != nil {
+			return w.wrap(n.at, err)
+		}
+		if ok {
+			carrier = i
+		}
+	}
+	var carried *inode
+	first := 0
+	if carrier >= 0 {
+		carried, first = g.names[carrier].inode, carrier
+		taken[liveInode{g.key.subvolume, carried.number}] = true
+	}
+	mended := false
+	for i, n := range g.names {
+		switch {
+		case carried != nil && n.inode != nil && n.inode.number == carried.number:
+			if fields[i] != 0 && !mended {
+				w.add(n.at, Change{Kind: KindMetadata, Fields: fields[i], Mode: n.inode.Mode, Size: n.inode.Size, act: actMetadata})
+				mended = true
+			}
+		case i == first:
+			w.addName(g, n, fields[i], "")
+		default:
+			w.addName(g, n, fields[i], g.names[first].path)
+		}
+	}
+	return nil
+}
+
+// addName makes a name anew, or as a link to another.
+func (w *walker) addName(g *resolvedGroup, n name, fields Fields, linkTo string) {
+	if g.inside[n.path] {
+		if linkTo != "" {
+			w.plan.links[n.path] = linkTo
+		}
+		return
+	}
+	c := Change{Kind: KindDeleted, Mode: g.clean.Mode, Size: g.clean.Size, act: actCreate, linkTo: linkTo}
+	if n.inode != nil {
+		c.Mode, c.Size = n.inode.Mode, fileSize(n.inode)
+		c.Fields = fields | FieldLinks
+		c.act |= actRemove
+		c.Kind = KindModified
+		if n.inode.number == btrfsStub {
+			c.act |= actStub
+		}
+		if fields&FieldType != 0 {
+			c.Kind, c.Fields = KindType, FieldType
+		}
+	}
+	if linkTo != "" {
+		c.act = c.act&^actCreate | actLink
+	}
+	w.add(n.at, c)
+}
+
+// canCarry reports whether the live inode of a name can be the one inode of its
+// group.
+func (w *walker) canCarry(g *resolvedGroup, n name, fields Fields) (bool, error) {
+	if fields&(FieldType|FieldContent) != 0 || fields&FieldFlags != 0 && n.inode.kind() == unix.S_IFREG {
+		return false, nil
+	}
+	prefix := ""
+	if branch := w.plan.branchOf(n.path); branch != nil {
+		prefix = branch.Path
+	}
+	for _, ref := range n.inode.refs {
+		dir, err := n.liveDir.path(ref.Parent, nil)
+		if err != nil {
+			return false, err
+		}
+		path := prefix + dir + "/" + ref.Name
+		if !stateAt(w.matcher, path).Kept() {
+			continue
+		}
+		linked, err := w.cleanNames(path, g.key.clean)
+		if err != nil || !linked || fields != 0 || !g.shareInode(n.inode.number) {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// shareInode reports whether all names of the group are names of one live inode.
+func (g *resolvedGroup) shareInode(number uint64) bool {
+	for _, n := range g.names {
+		if n.inode == nil || n.inode.number != number {
+			return false
+		}
+	}
+	return true
+}
+
+// cleanNames reports whether a path of CLEAN names the given inode.
+func (w *walker) cleanNames(path string, number uint64) (bool, error) {
+	at := &entry{inode: rootInode}
+	for _, component := range splitComponents(path) {
+		var err error
+		if at, err = w.clean.find(at.inode, component); err != nil || at == nil || at.subvolume {
+			return false, err
+		}
+	}
+	return at.inode == number, nil
+}

@@ -1,0 +1,229 @@
+package reset
+
+import (
+	"fmt"
+	"os"
+
+	"nixos-go/pkg/btrfs"
+	"nixos-go/pkg/keep"
+)
+
+// finishEarlier brings what an earlier run left undone to a state that it could
+// have reached by itself. NEXT exists only while a run works, or after one was cut
+// off; what it is follows from the UUIDs:
+//
+//	live is a snapshot of NEXT          a reset was cut off after the exchange
+//	live's record displaces NEXT        a restore was cut off after the exchange
+//	NEXT is a snapshot of live          before it; read-only: by snapshot-only
+//	NEXT's record displaces live        a restore before the exchange
+//	NEXT is a snapshot of its source    the same, before the record was written
+//
+// Anything else under that name is not of these runs and is put aside.
+func (v *volume) finishEarlier() error {
+	next, err := v.snapshotInfo(NameNext)
+	if err != nil {
+		return err
+	}
+	live, err := v.liveInfo()
+	if err != nil {
+		return err
+	}
+	if next == nil {
+		return v.finishCurrent(live)
+	}
+	liveRoot, err := v.openLive()
+	if err != nil {
+		return err
+	}
+	defer liveRoot.Close()
+	liveRecord := readRecordOf(liveRoot)
+	nextRecord := v.snapshotRecord(NameNext)
+	switch {
+	case live.ParentUUID == next.UUID:
+		v.warn("an earlier reset was cut off after the exchange: finished it")
+		return v.finishExchange(liveRoot, liveRecord, v.finishReset)
+	case liveRecord != nil && liveRecord.Displaced == next.UUID.String():
+		v.warn("an earlier restore was cut off after the exchange: finished it")
+		return v.finishExchange(liveRoot, liveRecord, v.putAside)
+	case next.ParentUUID == live.UUID && next.ReadOnly:
+		v.warn("an earlier snapshot was cut off: finished it")
+		return v.keepSnapshot()
+	case next.ParentUUID == live.UUID,
+		nextRecord != nil && nextRecord.Displaced == live.UUID.String(),
+		v.isBareRestore(next):
+		v.warn("an earlier run was cut off before the exchange: dropped its half-made state")
+		return v.discard(NameNext)
+	}
+	v.warn("%s/%s is not of this toolkit's making: it is %s now", v.spec.Name, NameNext, NameReplaced)
+	return v.putAside()
+}
+
+// isBareRestore reports whether NEXT is a fresh snapshot of what a restore puts
+// back, in which nothing has been changed yet.
+func (v *volume) isBareRestore(next *btrfs.Info) bool {
+	if next.CTransID > next.OTransID {
+		return false
+	}
+	for _, name := range []string{NamePrevious, NamePenultimate} {
+		source, err := v.snapshotInfo(name)
+		if err == nil && source != nil && source.UUID == next.ParentUUID {
+			return true
+		}
+	}
+	return false
+}
+
+// finishExchange does what comes after the exchange: the moves that are still to be
+// made, then the rotation.
+func (v *volume) finishExchange(live *os.File, record *Record, rotate func() error) error {
+	fresh, err := untouched(live)
+	if err != nil {
+		return err
+	}
+	m, err := v.recordMatcher(record)
+	if err != nil {
+		return err
+	}
+	if err := v.moveNested(live, m, fresh); err != nil {
+		return err
+	}
+	if err := rotate(); err != nil {
+		return err
+	}
+	if err := v.step("sync", func() error { return btrfs.Sync(v.top) }); err != nil {
+		return err
+	}
+	info, err := btrfs.ReadInfo(live)
+	if err != nil {
+		return err
+	}
+	return v.finishCurrent(info)
+}
+
+// recordMatcher gives the rules that the cut-off run worked by; without a record,
+// those of now.
+func (v *volume) recordMatcher(record *Record) (*keep.Matcher, error) {
+	if record == nil {
+		return keep.NewMatcher(v.rules...), nil
+	}
+	var sets []keep.Set
+	for _, r := range record.Effective {
+		s, err := r.parse()
+		if err != nil {
+			return nil, err
+		}
+		sets = append(sets, s)
+	}
+	return keep.NewMatcher(sets...), nil
+}
+
+// moveNested moves the nested subvolumes from NEXT, the old state, to live.
+func (v *volume) moveNested(live *os.File, m *keep.Matcher, fresh bool) error {
+	old, err := v.snapshot(NameNext)
+	if err != nil || old == nil {
+		return err
+	}
+	defer old.Close()
+	some, err := holdsSubvolumes(old)
+	if err != nil || !some {
+		return err
+	}
+	if fresh {
+		// Before the moves as well: all in one transaction then leaves the
+		// record as the last thing that changed, wherever it is cut off.
+		if err := touchRecord(live); err != nil {
+			return err
+		}
+	}
+	if err := (&mover{v: v, old: old, new: live, matcher: m}).run(); err != nil {
+		return fmt.Errorf("nested subvolumes stay in %s until the next run: %w", NameNext, err)
+	}
+	if fresh {
+		return touchRecord(live)
+	}
+	return nil
+}
+
+// holdsSubvolumes reports whether anything is nested in a subvolume at all.
+func holdsSubvolumes(old *os.File) (bool, error) {
+	info, err := btrfs.ReadInfo(old)
+	if err != nil {
+		return false, err
+	}
+	children, err := btrfs.Children(old, info.ID)
+	return len(children) > 0, err
+}
+
+// finishReset puts the old state into history.
+func (v *volume) finishReset() error {
+	if err := v.rotate(); err != nil {
+		return err
+	}
+	return v.rename(NameNext, NamePrevious)
+}
+
+// putAside makes what a restore displaced REPLACED.
+func (v *volume) putAside() error {
+	if err := v.age(NameReplaced); err != nil {
+		return err
+	}
+	return v.rename(NameNext, NameReplaced)
+}
+
+// keepSnapshot makes NEXT, a read-only snapshot of live, PREVIOUS.
+func (v *volume) keepSnapshot() error {
+	previous, err := v.snapshotInfo(NamePrevious)
+	if err != nil {
+		return err
+	}
+	penultimate, err := v.snapshotInfo(NamePenultimate)
+	if err != nil {
+		return err
+	}
+	if previous == nil && penultimate == nil {
+		if err := v.cleanAsPenultimate(); err != nil {
+			return err
+		}
+	}
+	return v.finishReset()
+}
+
+// finishCurrent takes the CURRENT that a reset was cut off from taking, if the live
+// volume is still what that reset made: the record was its last change, PREVIOUS is
+// what it was made from, and a full comparison finds nothing. Otherwise the next
+// reset compares in full, which is slower and as right.
+func (v *volume) finishCurrent(live btrfs.Info) error {
+	current, err := v.snapshotInfo(NameCurrent)
+	if err != nil || current != nil && current.ParentUUID == live.UUID {
+		return err
+	}
+	previous, err := v.snapshotInfo(NamePrevious)
+	if err != nil || previous == nil || previous.UUID != live.ParentUUID {
+		return err
+	}
+	root, err := v.openLive()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	record := readRecordOf(root)
+	fresh, err := untouched(root)
+	if err != nil || !fresh || record == nil || record.Displaced != "" {
+		return err
+	}
+	clean, err := openDir(v.dir, v.plan.Clean)
+	if err != nil {
+		return err
+	}
+	defer clean.Close()
+	m, err := v.recordMatcher(record)
+	if err != nil {
+		return err
+	}
+	p, err := MakePlan(Sources{Live: root, Clean: clean}, m)
+	if err != nil || len(p.Changes)+len(p.stubs)+len(p.Branches) > 0 {
+		return err
+	}
+	v.warn("an earlier reset was cut off before its last snapshot: took it")
+	return v.takeCurrent()
+}

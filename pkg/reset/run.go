@@ -1,0 +1,352 @@
+package reset
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nixos-go/pkg/btrfs"
+	"nixos-go/pkg/keep"
+)
+
+// Options says how a run goes about its work.
+type Options struct {
+	// Mode overrides the plan's; ModeFrom says where it comes from, for the report.
+	Mode     Mode
+	ModeFrom string
+	// DryRun plans, and writes nothing.
+	DryRun bool
+	// Trace is called right before and after each change to the disk, from
+	// several goroutines. Tests cut a run off in it.
+	Trace func(Step)
+	// MountInfo is the file that lists the mounts; /proc/self/mountinfo if empty.
+	MountInfo string
+}
+
+// Run does what the mode says to the volumes of a plan. top is the open top level
+// (subvolid=5) of their file system. Volumes are independent: what fails in one is
+// in its Result and leaves it as it was. The error, which wraps ErrCheck, is of what
+// stops all of them before anything is written; the report is never nil.
+func Run(top *os.File, plan *PlanFile, options Options) (*Report, error) {
+	r := &run{top: top, plan: plan, options: options}
+	r.report = Report{Version: ReportVersion, Mode: options.Mode, ModeFrom: options.ModeFrom, DryRun: options.DryRun, Started: time.Now()}
+	if r.report.Mode == "" {
+		r.report.Mode, r.report.ModeFrom = plan.Mode, "the plan"
+	}
+	if r.report.Mode == "" {
+		r.report.Mode, r.report.ModeFrom = ModeReset, "the default"
+	}
+	err := r.do()
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrCheck, err)
+		r.report.Error = err.Error()
+	}
+	r.finishReport()
+	return &r.report, err
+}
+
+// run is one call of Run.
+type run struct {
+	top       *os.File
+	plan      *PlanFile
+	options   Options
+	snapshots *os.File
+	clock     stopwatch
+	volumes   []*volume
+	report    Report
+}
+
+func (r *run) do() error {
+	if r.report.Mode == ModeDisabled {
+		for _, spec := range r.plan.Volumes {
+			r.volumes = append(r.volumes, &volume{spec: spec, clock: &stopwatch{}, result: Result{Outcome: OutcomeDisabled}})
+		}
+		return nil
+	}
+	if err := checkFilesystem(r.top, r.options.DryRun); err != nil {
+		return err
+	}
+	var err error
+	if r.snapshots, err = openSnapshots(r.top, r.plan.Snapshots); err != nil {
+		return err
+	}
+	defer r.snapshots.Close()
+	mountInfo, err := os.ReadFile(r.mountInfo())
+	if err != nil {
+		return err
+	}
+	// What is still in memory has no transaction yet: without this, a volume in
+	// use would look as it did at the last commit. Free when nothing is.
+	if err := r.clock.measure("settle", func() error { return btrfs.Sync(r.top) }); err != nil {
+		return err
+	}
+	for _, spec := range r.plan.Volumes {
+		r.volumes = append(r.volumes, &volume{
+			spec: spec, plan: r.plan, top: r.top, trace: r.options.Trace, clock: &stopwatch{},
+		})
+	}
+	r.each(nil, func(v *volume) error {
+		return v.clock.measure("check", func() error { return v.begin(r.snapshots, r.report.Mode, r.options.DryRun, mountInfo) })
+	})
+	defer r.closeVolumes()
+	if r.options.DryRun {
+		r.each(pending, func(v *volume) error { return v.preview(r.report.Mode) })
+		return nil
+	}
+	r.work()
+	return nil
+}
+
+func (r *run) mountInfo() string {
+	if r.options.MountInfo != "" {
+		return r.options.MountInfo
+	}
+	return "/proc/self/mountinfo"
+}
+
+// work takes the volumes that have anything to do through all steps, together.
+func (r *run) work() {
+	mode := r.report.Mode
+	r.each(pending, func(v *volume) error { return v.build(mode) })
+	if !r.any(pending) {
+		return
+	}
+	if mode != ModeSnapshotOnly { // a snapshot is on disk once it is taken
+		err := r.clock.measure("sync", r.sync)
+		if err != nil {
+			r.each(pending, func(v *volume) error { return errors.Join(err, v.discard(NameNext)) })
+			return
+		}
+	}
+	r.each(pending, func(v *volume) error {
+		return v.clock.measure("exchange", func() error { return v.exchange(mode) })
+	})
+	err := r.clock.measure("conclude", func() error { return r.conclude(mode) })
+	if err != nil {
+		r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("the last sync failed: %v", err))
+	}
+	r.each(pending, func(v *volume) error {
+		v.result.Outcome = map[bool]Outcome{true: OutcomeRestored, false: OutcomeReset}[mode.restores()]
+		if mode == ModeSnapshotOnly {
+			v.result.Outcome = OutcomeSnapshot
+		}
+		return nil
+	})
+}
+
+// conclude brings everything since the exchange to disk: by the snapshots CURRENT,
+// which commit, or where there are none by a sync.
+func (r *run) conclude(mode Mode) error {
+	committed := false
+	if mode == ModeReset {
+		var tasks []func() error
+		for _, v := range r.volumes {
+			if !pending(v) || !v.result.finished {
+				continue
+			}
+			tasks = append(tasks, func() error {
+				err := v.takeCurrent()
+				if err != nil {
+					v.warn("no %s, so the next reset compares everything: %v", NameCurrent, explainSpace(err))
+				}
+				return err
+			})
+		}
+		committed = len(tasks) > 0 && together(tasks...) == nil && len(tasks) == r.count(pending)
+	}
+	if committed {
+		return nil
+	}
+	return r.sync()
+}
+
+func (r *run) sync() error {
+	first := r.volumes[0]
+	for _, v := range r.volumes {
+		if pending(v) {
+			first = v
+			break
+		}
+	}
+	return first.step("sync", func() error { return btrfs.Sync(r.top) })
+}
+
+// pending reports whether a volume has work ahead, or work that went well.
+func pending(v *volume) bool { return v.err == nil && v.result.Outcome == "" }
+
+func (r *run) any(which func(*volume) bool) bool { return r.count(which) > 0 }
+
+func (r *run) count(which func(*volume) bool) int {
+	n := 0
+	for _, v := range r.volumes {
+		if which(v) {
+			n++
+		}
+	}
+	return n
+}
+
+// each does the same to all volumes of a kind at the same time.
+func (r *run) each(which func(*volume) bool, work func(*volume) error) {
+	var tasks []func() error
+	for _, v := range r.volumes {
+		if which == nil || which(v) {
+			tasks = append(tasks, func() error {
+				v.err = work(v)
+				return nil
+			})
+		}
+	}
+	if len(tasks) > 0 {
+		_ = together(tasks...) // each volume has its own error
+	}
+}
+
+func (r *run) closeVolumes() {
+	for _, v := range r.volumes {
+		if v.dir != nil {
+			v.dir.Close()
+		}
+	}
+}
+
+func (r *run) finishReport() {
+	for _, v := range r.volumes {
+		v.result.Name, v.result.MountPoint = v.spec.Name, v.spec.MountPoint
+		v.result.Phases = v.clock.phases
+		if v.err != nil {
+			v.result.Outcome, v.result.Error = OutcomeFailed, v.err.Error()
+		}
+		if v.planned != nil && v.err == nil {
+			v.result.Way, v.result.Changes = v.planned.Way, v.planned.Changes
+			v.result.Moved = len(v.planned.Moves)
+			v.result.count()
+		}
+		r.report.Volumes = append(r.report.Volumes, v.result)
+	}
+	r.report.Phases = r.clock.phases
+	r.report.Milliseconds = float64(time.Since(r.report.Started).Microseconds()) / 1000
+}
+
+// begin checks a volume, finishes what an earlier run left, and decides whether
+// there is anything to do.
+func (v *volume) begin(snapshots *os.File, mode Mode, dryRun bool, mountInfo []byte) error {
+	if err := v.check(snapshots, mode, bytes.NewReader(mountInfo)); err != nil {
+		return err
+	}
+	if err := v.loadRules(); err != nil {
+		return err
+	}
+	if dryRun {
+		if next, err := v.snapshotInfo(NameNext); err != nil || next != nil {
+			v.warn("an earlier run was cut off: the next one finishes it first")
+			return err
+		}
+	} else if err := v.finishEarlier(); err != nil {
+		return fmt.Errorf("finish an earlier run: %w", err)
+	}
+	same, err := v.nothingChanged(mode)
+	if err == nil && same {
+		v.result.Outcome = OutcomeUnchanged
+	}
+	if mode.restores() {
+		v.warn("mode %s restores at every boot: set the mode back to %s", mode, ModeReset)
+	}
+	return err
+}
+
+// loadRules decides which rules are in force.
+func (v *volume) loadRules() error {
+	rules, err := v.spec.Rules()
+	if err != nil {
+		return err
+	}
+	last := v.snapshotRecord(NameCurrent)
+	if last == nil {
+		live, err := v.openLive()
+		if err != nil {
+			return err
+		}
+		last = readRecordOf(live)
+		live.Close()
+	}
+	var older bool
+	v.rules, v.record, older, err = effectiveRules(rules, v.plan.Revision, last)
+	if older {
+		v.warn("this generation is older than the one that the last reset knew: what either of them keeps is kept")
+	}
+	return err
+}
+
+// nothingChanged reports whether the volume is as the last run left it, so that
+// there is nothing to do and history must not move.
+func (v *volume) nothingChanged(mode Mode) (bool, error) {
+	root, err := v.openLive()
+	if err != nil {
+		return false, err
+	}
+	defer root.Close()
+	live, err := btrfs.ReadInfo(root)
+	if err != nil {
+		return false, err
+	}
+	if mode.restores() {
+		return v.restoredAlready(root, mode)
+	}
+	if mode == ModeSnapshotOnly {
+		previous, err := v.snapshotInfo(NamePrevious)
+		if err != nil || previous != nil && previous.ParentUUID == live.UUID && previous.OTransID == live.Generation {
+			return err == nil, err
+		}
+	}
+	clean, err := v.snapshotInfo(v.plan.Clean)
+	if err != nil {
+		return false, err
+	}
+	l, err := readLineage(v.dir, live, *clean, v.record.Effective)
+	if err != nil {
+		return false, err
+	}
+	defer l.close()
+	return l.unchanged(root, live, keep.NewMatcher(v.rules...))
+}
+
+// restoredAlready reports whether live is what a restore of this very snapshot made,
+// and nothing was written to it since.
+func (v *volume) restoredAlready(live *os.File, mode Mode) (bool, error) {
+	source, err := v.snapshotInfo(mode.restoreSource())
+	if err != nil {
+		return false, err
+	}
+	if source == nil {
+		return false, fmt.Errorf("there is no %s to restore: %w", mode.restoreSource(), unix.ENOENT)
+	}
+	record := readRecordOf(live)
+	if record == nil || record.Restored != source.UUID.String() {
+		return false, nil
+	}
+	return untouched(live)
+}
+
+// preview makes the plan of a dry run.
+func (v *volume) preview(mode Mode) error {
+	v.result.Outcome = OutcomePlanned
+	if mode != ModeReset {
+		return nil
+	}
+	live, err := v.openLive()
+	if err != nil {
+		return err
+	}
+	defer live.Close()
+	clean, err := openDir(v.dir, v.plan.Clean)
+	if err != nil {
+		return err
+	}
+	defer clean.Close()
+	return v.clock.measure("plan", func() error { return v.makePlan(live, clean) })
+}

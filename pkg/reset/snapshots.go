@@ -1,0 +1,141 @@
+package reset
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"nixos-go/pkg/btrfs"
+)
+
+func ignoreEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// listSnapshots names what stands in the folder of a volume.
+func listSnapshots(dir *os.File) ([]string, error) {
+	f, err := openDir(dir, "")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+// rotate makes room for a new PREVIOUS: PENULTIMATE ages out, PREVIOUS becomes
+// PENULTIMATE. Cut off anywhere, it goes on from what is there.
+func (v *volume) rotate() error {
+	previous, err := v.snapshotInfo(NamePrevious)
+	if err != nil || previous == nil {
+		return err // rotated already, or the first boot
+	}
+	if err := v.age(NamePenultimate); err != nil {
+		return err
+	}
+	return v.rename(NamePrevious, NamePenultimate)
+}
+
+// takeCurrent makes CURRENT from the live volume, and on a first boot PENULTIMATE
+// from CLEAN. Both commit, together; with them all that came before is on disk.
+func (v *volume) takeCurrent() error {
+	if err := v.age(NameCurrent); err != nil {
+		return err
+	}
+	penultimate, err := v.snapshotInfo(NamePenultimate)
+	if err != nil {
+		return err
+	}
+	live, err := v.openLive()
+	if err != nil {
+		return err
+	}
+	defer live.Close()
+	tasks := []func() error{func() error {
+		return v.step("snapshot CURRENT", func() error { return btrfs.Snapshot(live, v.dir, NameCurrent, true) })
+	}}
+	if penultimate == nil {
+		tasks = append(tasks, v.cleanAsPenultimate)
+	}
+	return together(tasks...)
+}
+
+func (v *volume) cleanAsPenultimate() error {
+	clean, err := openDir(v.dir, v.plan.Clean)
+	if err != nil {
+		return err
+	}
+	defer clean.Close()
+	return v.step("snapshot CLEAN as PENULTIMATE", func() error {
+		return btrfs.Snapshot(clean, v.dir, NamePenultimate, true)
+	})
+}
+
+// together runs tasks at the same time, so that their snapshots share a commit, and
+// joins their errors.
+func together(tasks ...func() error) error {
+	if len(tasks) == 1 {
+		return tasks[0]()
+	}
+	errs := make([]error, len(tasks))
+	done := make(chan struct{})
+	for i, task := range tasks {
+		go func() {
+			errs[i] = task()
+			done <- struct{}{}
+		}()
+	}
+	for range tasks {
+		<-done
+	}
+	return errors.Join(errs...)
+}
+
+// writeRecord puts the record into the root of a volume under construction, where
+// nothing has its name. The caller puts the root's time back.
+func writeRecord(root *os.File, record *Record) error {
+	fd, err := unix.Openat(int(root.Fd()), ReadyName, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return &os.PathError{Op: "create", Path: ReadyName, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), ReadyName)
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: ReadyName, Err: err}
+	}
+	if record.Outside != nil {
+		// The file itself lies outside kept paths.
+		record.Outside = makeRanges([]uint64{st.Ino}, record.Outside...)
+	}
+	text, err := record.encode()
+	if err != nil {
+		return err
+	}
+	if err := unix.Fchown(fd, 0, 0); err != nil {
+		return &os.PathError{Op: "chown", Path: ReadyName, Err: err}
+	}
+	if err := removeXattrs(ReadyName, fdXattrs(f), nil); err != nil {
+		return err
+	}
+	if err := f.Chmod(0o600); err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return err
+}
+
+// touchRecord makes the record the last thing that changed in a live volume.
+func touchRecord(live *os.File) error {
+	f, err := openRegular(live, ReadyName)
+	if err != nil {
+		return fmt.Errorf("touch record: %w", err)
+	}
+	defer f.Close()
+	return unix.Futimes(int(f.Fd()), nil)
+}

@@ -1,0 +1,200 @@
+package reset
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"nixos-go/pkg/btrfs"
+	"nixos-go/pkg/keep"
+)
+
+// volume is one volume during a run.
+type volume struct {
+	spec  PlanFileVolume
+	plan  *PlanFile
+	top   *os.File // the top level of the file system
+	dir   *os.File // @snapshots/V
+	trace func(Step)
+	clock *stopwatch
+
+	rules   []keep.Set // in force: the plan's, or with a newer generation's
+	record  Record     // what this run will write
+	planned *Plan
+
+	result Result
+	err    error // what stopped it
+}
+
+// Step is one change to the disk. Tests cut a run off before and after each.
+type Step struct {
+	Volume string
+	Name   string
+	Done   bool // false right before the change, true right after
+}
+
+// step runs one change to the disk under its name.
+func (v *volume) step(name string, change func() error) error {
+	if v.trace != nil {
+		v.trace(Step{Volume: v.spec.Name, Name: name})
+	}
+	if err := change(); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if v.trace != nil {
+		v.trace(Step{Volume: v.spec.Name, Name: name, Done: true})
+	}
+	return nil
+}
+
+func (v *volume) warn(format string, args ...any) {
+	v.result.Warnings = append(v.result.Warnings, fmt.Sprintf(format, args...))
+}
+
+// openLive opens the live volume.
+func (v *volume) openLive() (*os.File, error) { return openDir(v.top, v.spec.Name) }
+
+// snapshot opens a snapshot of the volume; nil if there is none.
+func (v *volume) snapshot(name string) (*os.File, error) {
+	f, err := openDir(v.dir, name)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	return f, err
+}
+
+// snapshotInfo tells of a snapshot of the volume; nil if there is none.
+func (v *volume) snapshotInfo(name string) (*btrfs.Info, error) {
+	f, err := v.snapshot(name)
+	if err != nil || f == nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := btrfs.ReadInfo(f)
+	return &info, err
+}
+
+func (v *volume) liveInfo() (btrfs.Info, error) {
+	f, err := v.openLive()
+	if err != nil {
+		return btrfs.Info{}, err
+	}
+	defer f.Close()
+	return btrfs.ReadInfo(f)
+}
+
+// rename moves a snapshot to a name that must be free.
+func (v *volume) rename(from, to string) error {
+	return v.step("rename "+from+" to "+to, func() error {
+		fd := int(v.dir.Fd())
+		return pathError("rename", from, unix.Renameat2(fd, from, fd, to, unix.RENAME_NOREPLACE))
+	})
+}
+
+// age moves a snapshot to a name under which the cleanup finds it.
+func (v *volume) age(name string) error {
+	info, err := v.snapshotInfo(name)
+	if err != nil || info == nil {
+		return err
+	}
+	to := agedPrefix + info.UUID.String()
+	return v.step("rename "+name+" to AGED", func() error {
+		fd := int(v.dir.Fd())
+		return pathError("rename", name, unix.Renameat2(fd, name, fd, to, unix.RENAME_NOREPLACE))
+	})
+}
+
+// discard destroys a snapshot that holds nothing of its own.
+func (v *volume) discard(name string) error {
+	return v.step("destroy "+name, func() error { return destroyTree(v.top, v.dir, name) })
+}
+
+// destroyTree destroys a subvolume and all that are nested in it, innermost first.
+func destroyTree(top, dir *os.File, name string) error {
+	f, err := openDir(dir, name)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	info, err := btrfs.ReadInfo(f)
+	if err == nil && info.ReadOnly {
+		if children, e := btrfs.Children(top, info.ID); e == nil && len(children) > 0 {
+			err = btrfs.SetReadOnly(f, false) // or nothing nested can be destroyed
+		}
+	}
+	f.Close()
+	if err != nil {
+		return err
+	}
+	if err := destroyNested(top, info.ID); err != nil {
+		return err
+	}
+	return btrfs.Destroy(dir, name)
+}
+
+func destroyNested(top *os.File, id uint64) error {
+	children, err := btrfs.Children(top, id)
+	if err != nil {
+		return err
+	}
+	for _, c := range children {
+		if err := destroyNested(top, c.ID); err != nil {
+			return err
+		}
+		if err := btrfs.DestroyByID(top, c.ID); err != nil {
+			return fmt.Errorf("nested subvolume %q: %w", c.Name, err)
+		}
+	}
+	return nil
+}
+
+// readRecordOf reads the record in a volume's root; nil if there is none that can
+// be trusted.
+func readRecordOf(root *os.File) *Record {
+	f, err := openRegular(root, ReadyName)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) != nil || st.Mode&modeType != unix.S_IFREG {
+		return nil
+	}
+	rec, err := readRecord(f)
+	if err != nil {
+		return nil
+	}
+	return rec
+}
+
+// snapshotRecord reads the record in a snapshot; nil if there is none.
+func (v *volume) snapshotRecord(name string) *Record {
+	f, err := v.snapshot(name)
+	if err != nil || f == nil {
+		return nil
+	}
+	defer f.Close()
+	return readRecordOf(f)
+}
+
+// untouched reports whether the live volume is as the run that wrote its record
+// left it: that file was the last thing changed in it. Changes in that very
+// transaction do not show, so a caller must be sure there are none, or look.
+func untouched(live *os.File) (bool, error) {
+	info, err := btrfs.ReadInfo(live)
+	if err != nil {
+		return false, err
+	}
+	t := newTree(live, info.ID)
+	t.top = false // to see the toolkit's own names
+	e, err := t.find(rootInode, ReadyName)
+	if err != nil || e == nil || e.subvolume {
+		return false, err
+	}
+	n, err := t.read(e.inode)
+	return err == nil && n.TransID == info.Generation, err
+}
