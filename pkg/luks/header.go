@@ -66,12 +66,10 @@ type Token struct {
 	Raw json.RawMessage `json:"-"`
 }
 
-// Token types of systemd (cryptsetup-util.h and the token plugins).
+// Token types of systemd (systemd-cryptenroll(1)) that are told apart here.
 const (
-	TokenTPM2     = "systemd-tpm2"
+	TokenTPM2     = "systemd-tpm2" //nolint:gosec // a name, no secret
 	TokenRecovery = "systemd-recovery"
-	TokenFIDO2    = "systemd-fido2"
-	TokenPKCS11   = "systemd-pkcs11"
 )
 
 // The binary header. Numbers are big-endian.

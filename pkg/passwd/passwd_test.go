@@ -151,9 +151,9 @@ func TestEstimate(t *testing.T) {
 }
 
 func FuzzEstimate(f *testing.F) {
-	f.Add([]byte("password123"), []byte("x"))
-	f.Add([]byte("\xff\x00"), []byte("é"))
-	f.Fuzz(func(t *testing.T, password, more []byte) {
+	f.Add([]byte("password123"))
+	f.Add([]byte("\xff\x00"))
+	f.Fuzz(func(t *testing.T, password []byte) {
 		kept := bytes.Clone(password)
 		s := passwd.Estimate(password, "alice")
 		if !bytes.Equal(kept, password) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"nixos-go/pkg/run"
@@ -45,13 +46,8 @@ func (s Strength) Level() string {
 // String is the estimate for a person.
 func (s Strength) String() string {
 	text := fmt.Sprintf("%s (about %.0f bits)", s.Level(), s.Bits)
-	for i, reason := range s.Reasons {
-		if i == 0 {
-			text += ": "
-		} else {
-			text += ", "
-		}
-		text += reason
+	if len(s.Reasons) > 0 {
+		text += ": " + strings.Join(s.Reasons, ", ")
 	}
 	return text
 }
