@@ -26,10 +26,12 @@ type applier struct {
 	branched map[string]*trashFolder // of each branch, by its path
 	counter  int
 
+	nextDir, cleanDir lastDir
+
 	times  map[string]unix.Timespec // of directories before they were touched
 	locked map[string]uint32        // flags to set at the very end
 	links  []link
-	made   Range // inodes that apply made
+	made   uint64 // the first inode that apply made; 0 for none
 }
 
 // link is a name that becomes a hard link once everything else is in place.
@@ -48,6 +50,8 @@ func (a *applier) apply() error {
 }
 
 func (a *applier) close() {
+	a.nextDir.close()
+	a.cleanDir.close()
 	if a.trash != nil {
 		a.trash.dir.Close()
 	}
@@ -77,7 +81,6 @@ func (a *applier) branch(from *os.File, path string) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
 	if err := removeStub(dir, name); err != nil {
 		return err
 	}
@@ -96,9 +99,7 @@ func (a *applier) stubs() error {
 		if err != nil {
 			return fmt.Errorf("remove stub %q: %w", path, err)
 		}
-		err = removeStub(dir, name)
-		dir.Close()
-		if err != nil {
+		if err := removeStub(dir, name); err != nil {
 			return fmt.Errorf("remove stub %q: %w", path, err)
 		}
 	}
@@ -121,21 +122,52 @@ func removeStub(dir *os.File, name string) error {
 }
 
 // openParent opens the directory of a path in NEXT for a change in it: its time is
-// put back at the end, and flags that forbid the change are lifted until then.
+// put back at the end, and flags that forbid the change are lifted until then. The
+// directory stays open for the next change, and is the applier's.
 func (a *applier) openParent(path string) (*os.File, string, error) {
 	parent, name := splitPath(path)
-	dir, err := openDir(a.next, parent)
+	dir, err := a.nextDir.open(a.next, parent)
 	if err != nil {
 		return nil, "", err
 	}
 	if _, known := a.times[parent]; known {
 		return dir, name, nil
 	}
-	if err := a.rememberDir(dir, parent); err != nil {
-		dir.Close()
-		return nil, "", err
+	return dir, name, a.rememberDir(dir, parent)
+}
+
+// openCleanParent opens the directory of a path in CLEAN, in the same way.
+func (a *applier) openCleanParent(path string) (*os.File, string, error) {
+	parent, name := splitPath(path)
+	dir, err := a.cleanDir.open(a.clean, parent)
+	return dir, name, err
+}
+
+// lastDir holds the directory that was opened last: changes come in the order of
+// their paths, so the next one is most often in the same.
+type lastDir struct {
+	path string
+	dir  *os.File
+}
+
+func (l *lastDir) open(root *os.File, path string) (*os.File, error) {
+	if l.dir != nil && l.path == path {
+		return l.dir, nil
 	}
-	return dir, name, nil
+	l.close()
+	dir, err := openDir(root, path)
+	if err != nil {
+		return nil, err
+	}
+	l.path, l.dir = path, dir
+	return dir, nil
+}
+
+func (l *lastDir) close() {
+	if l.dir != nil {
+		l.dir.Close()
+		l.dir = nil
+	}
 }
 
 func (a *applier) rememberDir(dir *os.File, path string) error {
@@ -179,12 +211,18 @@ func (a *applier) trashFor(path string) (*trashFolder, error) {
 	if t := a.branched[branch.Path]; t != nil {
 		return t, nil
 	}
-	root, name, err := a.openParent(branch.Path + "/")
+	root, err := openDir(a.next, branch.Path) // openParent's directory is in use
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	if name, err = temporaryName(); err != nil {
+	if _, known := a.times[branch.Path]; !known {
+		if err := a.rememberDir(root, branch.Path); err != nil {
+			return nil, err
+		}
+	}
+	name, err := temporaryName()
+	if err != nil {
 		return nil, err
 	}
 	dir, err := makeTrash(root, name)
@@ -278,7 +316,7 @@ func makeNeutral(dir *os.File) error {
 	if err := unix.Fchown(fd, 0, 0); err != nil {
 		return &os.PathError{Op: "chown", Path: dir.Name(), Err: err}
 	}
-	if err := removeXattrs(dir.Name(), fdXattrs(dir), nil); err != nil {
+	if err := removeXattrs(dir.Name(), fdXattrs{dir}, nil); err != nil {
 		return err
 	}
 	if err := unix.Fchmod(fd, 0o700); err != nil {
@@ -291,17 +329,14 @@ func makeNeutral(dir *os.File) error {
 	return btrfs.SetFlags(dir, 0)
 }
 
-// noteMade extends the range of inodes that apply made. They are numbered in the
-// order of creation.
+// noteMade notes the inode of the first thing that apply made. Inodes are numbered
+// in the order of creation, and all that apply makes comes later.
 func (a *applier) noteMade(f *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return &os.PathError{Op: "stat", Path: f.Name(), Err: err}
 	}
-	if a.made.First == 0 {
-		a.made.First = st.Ino
-	}
-	a.made.Last = max(a.made.Last, st.Ino)
+	a.made = st.Ino
 	return nil
 }
 
@@ -379,7 +414,6 @@ func (a *applier) change(c *Change) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
 	switch {
 	case c.act&actStub != 0:
 		err = removeStub(dir, name)
@@ -422,7 +456,6 @@ func (a *applier) makeLink(l link) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
 	err = unix.Linkat(int(from.Fd()), toName, int(dir.Fd()), name, 0)
 	if !errors.Is(err, unix.EPERM) {
 		return err

@@ -110,9 +110,6 @@ func (v *volume) applyPlan(live, clean *os.File) error {
 		return err
 	}
 	v.record.Outside = v.planned.outside
-	if a.made.First != 0 {
-		v.record.Outside = makeRanges(nil, append(v.record.Outside, a.made)...)
-	}
 	return v.step("write record", func() error { return a.finish(&v.record) })
 }
 
@@ -135,7 +132,7 @@ func (a *applier) finish(record *Record) error {
 	if err := a.clearRecord(); err != nil {
 		return err
 	}
-	if err := writeRecord(a.next, record); err != nil {
+	if err := writeRecord(a.next, record, a.made); err != nil {
 		return err
 	}
 	if err := a.finishTimes(); err != nil {
@@ -257,7 +254,6 @@ func (a *applier) restoreStub(from *os.File, path string) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
 	if err := removeStub(dir, name); err != nil {
 		return err
 	}

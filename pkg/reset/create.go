@@ -21,12 +21,10 @@ func (a *applier) create(path string, dir *os.File, name string) error {
 	}
 	a.counter++
 	temporary := strconv.Itoa(a.counter)
-	cleanDir, cleanName := splitPath(path)
-	src, err := openDir(a.clean, cleanDir)
+	src, cleanName, err := a.openCleanParent(path)
 	if err != nil {
 		return err
 	}
-	defer src.Close()
 	isDir, err := a.copyOne(src, cleanName, trash.dir, temporary, path)
 	if err != nil {
 		return err
@@ -202,7 +200,7 @@ func (a *applier) copyFile(srcDir *os.File, name string, dstDir *os.File, made, 
 	if flags&lockFlags != 0 {
 		a.locked[path] = flags
 	}
-	return copyMetadata(src, dst, st)
+	return copyMetadataToNew(src, dst, st)
 }
 
 // cloneOrCopy shares the extents, or where that is impossible copies the data and

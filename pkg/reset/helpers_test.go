@@ -48,19 +48,28 @@ func (m *machine) path(parts ...string) string {
 	return filepath.Join(append([]string{m.top}, parts...)...)
 }
 
+// open opens a file until the test ends.
 func (m *machine) open(path string) *os.File {
+	m.t.Helper()
+	f := m.hold(path)
+	m.t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// hold opens a file that the caller closes, so that the disk can be unmounted.
+func (m *machine) hold(path string) *os.File {
 	m.t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.t.Cleanup(func() { f.Close() })
 	return f
 }
 
 func (m *machine) create(path string) {
 	m.t.Helper()
-	dir := m.open(filepath.Dir(m.path(path)))
+	dir := m.hold(filepath.Dir(m.path(path)))
+	defer dir.Close()
 	if err := btrfs.Create(dir, filepath.Base(path)); err != nil {
 		m.t.Fatal(err)
 	}
@@ -69,7 +78,10 @@ func (m *machine) create(path string) {
 // snapshot takes a snapshot from one path below the top level to another.
 func (m *machine) snapshot(from, to string, readOnly bool) {
 	m.t.Helper()
-	if err := btrfs.Snapshot(m.open(m.path(from)), m.open(filepath.Dir(m.path(to))), filepath.Base(to), readOnly); err != nil {
+	src, dir := m.hold(m.path(from)), m.hold(filepath.Dir(m.path(to)))
+	defer src.Close()
+	defer dir.Close()
+	if err := btrfs.Snapshot(src, dir, filepath.Base(to), readOnly); err != nil {
 		m.t.Fatal(err)
 	}
 }
@@ -104,7 +116,9 @@ func (m *machine) read(path string) model.Tree {
 // run runs the engine and fails the test if it does not succeed.
 func (m *machine) run(options Options) *Report {
 	m.t.Helper()
-	report, err := Run(m.open(m.top), m.plan, options)
+	top := m.hold(m.top)
+	defer top.Close()
+	report, err := Run(top, m.plan, options)
 	if err != nil || report.Failed() {
 		m.t.Fatalf("Run(%+v) = %v, %+v", options.Mode, err, report)
 	}
@@ -113,7 +127,9 @@ func (m *machine) run(options Options) *Report {
 
 func (m *machine) info(path string) btrfs.Info {
 	m.t.Helper()
-	info, err := btrfs.ReadInfo(m.open(m.path(path)))
+	f := m.hold(m.path(path))
+	defer f.Close()
+	info, err := btrfs.ReadInfo(f)
 	if err != nil {
 		m.t.Fatal(err)
 	}

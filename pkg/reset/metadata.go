@@ -21,7 +21,25 @@ func copyMetadata(src, dst *os.File, st *unix.Stat_t) error {
 	if err := unix.Fchown(fd, int(st.Uid), int(st.Gid)); err != nil {
 		return &os.PathError{Op: "chown", Path: dst.Name(), Err: err}
 	}
-	if err := copyXattrs(dst.Name(), fdXattrs(src), fdXattrs(dst)); err != nil {
+	if err := copyXattrs(dst.Name(), fdXattrs{src}, fdXattrs{dst}); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(fd, st.Mode&0o7777); err != nil {
+		return &os.PathError{Op: "chmod", Path: dst.Name(), Err: err}
+	}
+	return setMTime(dst, st.Mtim)
+}
+
+// copyMetadataToNew is copyMetadata for a file that was just made in the trash
+// folder, where it belongs to root and has no attributes.
+func copyMetadataToNew(src, dst *os.File, st *unix.Stat_t) error {
+	fd := int(dst.Fd())
+	if st.Uid != 0 || st.Gid != 0 {
+		if err := unix.Fchown(fd, int(st.Uid), int(st.Gid)); err != nil {
+			return &os.PathError{Op: "chown", Path: dst.Name(), Err: err}
+		}
+	}
+	if err := addXattrs(dst.Name(), fdXattrs{src}, fdXattrs{dst}); err != nil {
 		return err
 	}
 	if err := unix.Fchmod(fd, st.Mode&0o7777); err != nil {
@@ -37,7 +55,7 @@ func copyMetadataAt(srcDir *os.File, name string, dstDir *os.File, made string, 
 	if err := unix.Fchownat(fd, made, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return &os.PathError{Op: "chown", Path: made, Err: err}
 	}
-	if err := copyXattrs(made, nameXattrs(srcDir, name), nameXattrs(dstDir, made)); err != nil {
+	if err := copyXattrs(made, nameXattrs{srcDir, name}, nameXattrs{dstDir, made}); err != nil {
 		return err
 	}
 	if st.Mode&modeType != unix.S_IFLNK {
@@ -48,77 +66,78 @@ func copyMetadataAt(srcDir *os.File, name string, dstDir *os.File, made string, 
 	return setMTimeAt(fd, made, st.Mtim, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// xattrTarget is a path by which the l*xattr calls reach one inode: through /proc,
-// by an open descriptor, so that no name on the way is looked up again.
-type xattrTarget string
+// xattrTarget is one inode by its extended attributes.
+type xattrTarget interface {
+	list() ([]string, error)
+	value(name string) ([]byte, error)
+	set(name string, value []byte) error
+	remove(name string) error
+}
 
 // fdXattrs reaches an open regular file or directory.
-func fdXattrs(f *os.File) xattrTarget { return nameXattrs(f, ".") }
+type fdXattrs struct{ f *os.File }
 
-// nameXattrs reaches a name in an open directory, itself if it is a symlink.
-func nameXattrs(dir *os.File, name string) xattrTarget {
-	return xattrTarget("/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + name)
+func (t fdXattrs) list() ([]string, error) {
+	return listXattrs(func(buf []byte) (int, error) { return unix.Flistxattr(int(t.f.Fd()), buf) })
 }
 
-func (t xattrTarget) list() ([]string, error) {
-	for size := 4 << 10; ; size *= 4 {
-		buf := make([]byte, size)
-		n, err := t.llist(buf)
-		if errors.Is(err, unix.ERANGE) && size < 1<<20 {
+func (t fdXattrs) value(name string) ([]byte, error) {
+	return readXattr(func(buf []byte) (int, error) { return unix.Fgetxattr(int(t.f.Fd()), name, buf) })
+}
+
+func (t fdXattrs) set(name string, value []byte) error {
+	return unix.Fsetxattr(int(t.f.Fd()), name, value, 0)
+}
+
+func (t fdXattrs) remove(name string) error { return unix.Fremovexattr(int(t.f.Fd()), name) }
+
+// nameXattrs reaches what must not be opened, a name in an open directory, itself if
+// it is a symlink: by the descriptor's path in /proc, so that no other name is
+// looked up.
+type nameXattrs struct {
+	dir  *os.File
+	name string
+}
+
+func (t nameXattrs) path() string {
+	return "/proc/self/fd/" + strconv.Itoa(int(t.dir.Fd())) + "/" + t.name
+}
+
+func (t nameXattrs) list() ([]string, error) {
+	return listXattrs(func(buf []byte) (int, error) { return unix.Llistxattr(t.path(), buf) })
+}
+
+func (t nameXattrs) value(name string) ([]byte, error) {
+	return readXattr(func(buf []byte) (int, error) { return unix.Lgetxattr(t.path(), name, buf) })
+}
+
+func (t nameXattrs) set(name string, value []byte) error {
+	return unix.Lsetxattr(t.path(), name, value, 0)
+}
+
+func (t nameXattrs) remove(name string) error { return unix.Lremovexattr(t.path(), name) }
+
+// maxXattrs is more than the kernel's XATTR_LIST_MAX and XATTR_SIZE_MAX (64 KiB).
+const maxXattrs = 1 << 17
+
+func listXattrs(list func([]byte) (int, error)) ([]string, error) {
+	buf, err := readXattr(list)
+	if err != nil || len(buf) == 0 {
+		return nil, err
+	}
+	return strings.Split(strings.TrimSuffix(string(buf), "\x00"), "\x00"), nil
+}
+
+// readXattr calls with larger buffers until the answer fits.
+func readXattr(read func([]byte) (int, error)) ([]byte, error) {
+	var small [512]byte
+	for buf := small[:]; ; buf = make([]byte, 16*len(buf)) {
+		n, err := read(buf)
+		if errors.Is(err, unix.ERANGE) && len(buf) < maxXattrs {
 			continue
 		}
-		if err != nil {
-			return nil, err
-		}
-		var out []string
-		for name := range strings.SplitSeq(string(buf[:n]), "\x00") {
-			if name != "" {
-				out = append(out, name)
-			}
-		}
-		return out, nil
+		return slices.Clone(buf[:max(n, 0)]), err
 	}
-}
-
-// A regular file has no entry ".": its own link in /proc is followed instead.
-func (t xattrTarget) llist(buf []byte) (int, error) {
-	n, err := unix.Llistxattr(string(t), buf)
-	if errors.Is(err, unix.ENOTDIR) {
-		return unix.Listxattr(t.link(), buf)
-	}
-	return n, err
-}
-
-func (t xattrTarget) link() string { return strings.TrimSuffix(string(t), "/.") }
-
-func (t xattrTarget) value(name string) ([]byte, error) {
-	for size := 1 << 10; ; size *= 8 {
-		buf := make([]byte, size)
-		n, err := unix.Lgetxattr(string(t), name, buf)
-		if errors.Is(err, unix.ENOTDIR) {
-			n, err = unix.Getxattr(t.link(), name, buf)
-		}
-		if errors.Is(err, unix.ERANGE) && size < 1<<20 {
-			continue
-		}
-		return buf[:max(n, 0)], err
-	}
-}
-
-func (t xattrTarget) set(name string, value []byte) error {
-	err := unix.Lsetxattr(string(t), name, value, 0)
-	if errors.Is(err, unix.ENOTDIR) {
-		return unix.Setxattr(t.link(), name, value, 0)
-	}
-	return err
-}
-
-func (t xattrTarget) remove(name string) error {
-	err := unix.Lremovexattr(string(t), name)
-	if errors.Is(err, unix.ENOTDIR) {
-		return unix.Removexattr(t.link(), name)
-	}
-	return err
 }
 
 // copyXattrs makes the extended attributes of dst those of src.
@@ -129,6 +148,15 @@ func copyXattrs(path string, src, dst xattrTarget) error {
 	}
 	if err := removeXattrs(path, dst, names); err != nil {
 		return err
+	}
+	return addXattrs(path, src, dst)
+}
+
+// addXattrs gives dst all extended attributes of src.
+func addXattrs(path string, src, dst xattrTarget) error {
+	names, err := src.list()
+	if err != nil {
+		return fmt.Errorf("list attributes of %q: %w", path, err)
 	}
 	for _, name := range names {
 		value, err := src.value(name)
@@ -167,12 +195,11 @@ func (a *applier) metadata(c *Change) error {
 	if c.Mode&modeType == modeDir {
 		return a.dirMetadata(c.Path)
 	}
-	parent, name := splitPath(c.Path)
-	src, err := openDir(a.clean, parent)
+	src, name, err := a.openCleanParent(c.Path)
 	if err != nil {
 		return err
 	}
-	defer src.Close()
+	parent, _ := splitPath(c.Path)
 	dst, err := openDir(a.next, parent)
 	if err != nil {
 		return err

@@ -98,7 +98,9 @@ func together(tasks ...func() error) error {
 
 // writeRecord puts the record into the root of a volume under construction, where
 // nothing has its name. The caller puts the root's time back.
-func writeRecord(root *os.File, record *Record) error {
+// made is the first inode that this run made, or 0: all from it to the record's own,
+// the last, lie outside kept paths.
+func writeRecord(root *os.File, record *Record, made uint64) error {
 	fd, err := unix.Openat(int(root.Fd()), ReadyName, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return &os.PathError{Op: "create", Path: ReadyName, Err: err}
@@ -109,9 +111,8 @@ func writeRecord(root *os.File, record *Record) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return &os.PathError{Op: "stat", Path: ReadyName, Err: err}
 	}
-	if record.Outside != nil {
-		// The file itself lies outside kept paths.
-		record.Outside = makeRanges([]uint64{st.Ino}, record.Outside...)
+	if made != 0 {
+		record.Outside = makeRanges(nil, append(record.Outside, Range{made, st.Ino})...)
 	}
 	text, err := record.encode()
 	if err != nil {
@@ -120,7 +121,7 @@ func writeRecord(root *os.File, record *Record) error {
 	if err := unix.Fchown(fd, 0, 0); err != nil {
 		return &os.PathError{Op: "chown", Path: ReadyName, Err: err}
 	}
-	if err := removeXattrs(ReadyName, fdXattrs(f), nil); err != nil {
+	if err := removeXattrs(ReadyName, fdXattrs{f}, nil); err != nil {
 		return err
 	}
 	if err := f.Chmod(0o600); err != nil {

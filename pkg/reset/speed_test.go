@@ -1,0 +1,325 @@
+package reset
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nixos-go/pkg/btrfs"
+	"nixos-go/pkg/testx"
+)
+
+// The speed targets of section 6 of the design, as ratios in one run on one disk.
+// scripts/bench runs it and shows the table.
+
+// load is how much a day changes.
+type load struct{ kept, wiped, changed int }
+
+func (l load) String() string {
+	return fmt.Sprintf("%d kept, %d wiped, %d changed", l.kept, l.wiped, l.changed)
+}
+
+// desk is a disk under load.
+type desk struct {
+	*machine
+	fs   *testx.Filesystem
+	load load
+}
+
+func newDesk(b testing.TB, l load) *desk {
+	b.Helper()
+	fs := testx.NewFilesystem(b, 6<<30)
+	fs.Remount("noatime")
+	d := &desk{fs: fs, load: l, machine: newMachine(b, fs.Mount,
+		PlanFileVolume{Name: "@root", MountPoint: "/", Keep: []string{"/etc/ssh", "/var/lib"}},
+		PlanFileVolume{Name: "@home", MountPoint: "/home", Keep: []string{"/*/Documents"}},
+	)}
+	d.files("@root/usr/share", 2*max(l.changed, 2000), 40)
+	d.files("@root/etc", 400, 40)
+	d.files("@home/alice", 50, 50)
+	d.sync()
+	d.takeClean()
+	d.files("@root/var/lib/app", l.kept/2, 40)
+	d.files("@home/alice/Documents", l.kept/2, 40)
+	d.sync()
+	d.run(Options{})
+	d.cleanup()
+	return d
+}
+
+// files makes small files in folders of a hundred, over folders of a hundred.
+func (d *desk) files(dir string, count, size int) {
+	d.t.Helper()
+	text := []byte(strings.Repeat("x", size))
+	for i := range count {
+		sub := d.path(dir, strconv.Itoa(i/10000), strconv.Itoa(i/100%100))
+		if i%100 == 0 {
+			if err := os.MkdirAll(sub, 0o755); err != nil {
+				d.t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(sub, strconv.Itoa(i)), text, 0o644); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+}
+
+// day makes a day of work: wiped files in folders of their own, files of CLEAN
+// changed, and as much in the kept folders.
+func (d *desk) day() {
+	d.t.Helper()
+	d.files("@root/tmp/build", d.load.wiped/2, 40)
+	d.files("@home/alice/.cache/x", d.load.wiped/2, 40)
+	for i := range d.load.changed {
+		path := d.path("@root/usr/share", strconv.Itoa(i/10000), strconv.Itoa(i/100%100), strconv.Itoa(i))
+		if err := os.WriteFile(path, []byte("changed"), 0o644); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	d.files("@home/alice/Documents/new"+strconv.FormatInt(time.Now().UnixNano(), 36), 100, 40)
+	d.sync()
+}
+
+func (d *desk) sync() {
+	d.t.Helper()
+	top := d.hold(d.top)
+	defer top.Close()
+	if err := btrfs.Sync(top); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// cold makes the next reads come from the disk.
+func (d *desk) cold() {
+	d.t.Helper()
+	d.fs.Remount("noatime")
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *desk) cleanup() {
+	d.t.Helper()
+	top := d.hold(d.top)
+	defer top.Close()
+	if err := Cleanup(context.Background(), top, d.plan, CleanupOptions{}); err != nil {
+		d.t.Fatal(err)
+	}
+	d.sync()
+}
+
+// floor is the least that any reset by snapshots costs: one of each volume, in
+// parallel, and a sync.
+func (d *desk) floor() time.Duration {
+	d.t.Helper()
+	top, dir := d.hold(d.top), d.hold(d.path(DefaultSnapshots))
+	root, home := d.hold(d.path("@root")), d.hold(d.path("@home"))
+	defer func() {
+		for _, f := range []*os.File{top, dir, root, home} {
+			f.Close()
+		}
+	}()
+	start := time.Now()
+	err := together(
+		func() error { return btrfs.Snapshot(root, dir, "floor1", false) },
+		func() error { return btrfs.Snapshot(home, dir, "floor2", false) },
+	)
+	if err == nil {
+		err = btrfs.Sync(top)
+	}
+	took := time.Since(start)
+	for _, name := range []string{"floor1", "floor2"} {
+		if err == nil {
+			err = btrfs.Destroy(dir, name)
+		}
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return took
+}
+
+// round is one boot: the floor and the reset, each from a cold disk.
+type round struct {
+	floor, reset   time.Duration
+	wiped, changed int
+	phases         map[string]float64
+}
+
+func (d *desk) round(cold bool) round {
+	d.t.Helper()
+	d.day()
+	prepare := func() {
+		if cold {
+			d.cold()
+		}
+	}
+	prepare()
+	r := round{floor: d.floor(), phases: map[string]float64{}}
+	d.sync()
+	prepare()
+	top := d.hold(d.top)
+	defer top.Close()
+	start := time.Now()
+	report, err := Run(top, d.plan, Options{})
+	r.reset = time.Since(start)
+	if err != nil || report.Failed() {
+		d.t.Fatalf("Run = %v, %+v", err, report)
+	}
+	for _, p := range report.Phases {
+		r.phases[p.Name] = p.Milliseconds
+	}
+	for _, v := range report.Volumes {
+		if v.Outcome != OutcomeReset || v.Way != WayChanged {
+			d.t.Fatalf("%s: %s %s, want a reset by the short way", v.Name, v.Outcome, v.Way)
+		}
+		r.wiped, r.changed = r.wiped+v.Wiped, r.changed+v.ChangedBack
+		for _, p := range v.Phases {
+			r.phases[p.Name] = max(r.phases[p.Name], p.Milliseconds)
+		}
+	}
+	d.cleanup()
+	return r
+}
+
+// rounds runs several and gives the medians.
+func (d *desk) rounds(n int, cold bool) round {
+	d.t.Helper()
+	var all []round
+	for range n {
+		all = append(all, d.round(cold))
+	}
+	median := func(of func(round) time.Duration) time.Duration {
+		list := make([]time.Duration, 0, n)
+		for _, r := range all {
+			list = append(list, of(r))
+		}
+		slices.Sort(list)
+		return list[n/2]
+	}
+	out := round{
+		floor:  median(func(r round) time.Duration { return r.floor }),
+		reset:  median(func(r round) time.Duration { return r.reset }),
+		phases: map[string]float64{},
+	}
+	for name := range all[0].phases {
+		ms := median(func(r round) time.Duration { return time.Duration(r.phases[name] * 1e6) })
+		out.phases[name] = float64(ms) / 1e6
+	}
+	return out
+}
+
+// shell runs a baseline: the same reset as a script with btrfs and cp.
+func (d *desk) shell(script string) time.Duration {
+	d.t.Helper()
+	d.day()
+	d.cold()
+	cmd := exec.Command("bash", "-euc", script)
+	cmd.Dir = d.top
+	start := time.Now()
+	out, err := cmd.CombinedOutput()
+	took := time.Since(start)
+	if err != nil {
+		d.t.Fatalf("%v\n%s", err, out)
+	}
+	cmd = exec.Command("bash", "-c", "btrfs -q subvolume delete @snapshots/N-* 2>&1")
+	cmd.Dir = d.top
+	if out, err := cmd.CombinedOutput(); err != nil {
+		d.t.Fatalf("%v\n%s", err, out)
+	}
+	d.sync()
+	return took
+}
+
+// fromClean snapshots CLEAN and brings the kept paths back.
+const fromClean = `
+for v in @root @home; do btrfs -q subvolume snapshot @snapshots/$v/CLEAN @snapshots/N-$v; done
+mkdir -p @snapshots/N-@root/var @snapshots/N-@home/alice
+cp -a --reflink=always @root/var/lib @snapshots/N-@root/var/
+cp -a --reflink=always @home/alice/Documents @snapshots/N-@home/alice/
+sync -f .`
+
+// fromLive snapshots live, and deletes and copies back each entry that differs.
+const fromLive = `
+for v in @root @home; do btrfs -q subvolume snapshot $v @snapshots/N-$v; done
+rm -rf @snapshots/N-@root/tmp @snapshots/N-@home/alice/.cache
+cd @snapshots/@root/CLEAN/usr/share
+find . -type f | sort -t/ -k4 -n | while read -r f; do
+  cmp -s "$f" ../../../../../@root/usr/share/"$f" || echo "$f"
+done > /dev/shm/nixos-go-changed
+while read -r f; do
+  rm "../../../../N-@root/usr/share/$f"; cp -a --reflink=always "$f" "../../../../N-@root/usr/share/$f"
+done < /dev/shm/nixos-go-changed
+rm /dev/shm/nixos-go-changed
+sync -f .`
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+func BenchmarkReset(b *testing.B) {
+	testx.NeedBtrfs(b)
+	rounds := 5
+	typical := load{kept: 72_000, wiped: 2_000, changed: 200}
+	for range b.N {
+		d := newDesk(b, typical)
+		warm := d.rounds(rounds, false)
+		cold := d.rounds(rounds, true)
+		fmt.Printf("\n| %v | floor ms | reset ms | ratio |\n|---|---|---|---|\n", typical)
+		for name, r := range map[string]round{"warm": warm, "cold": cold} {
+			fmt.Printf("| reset, %s | %.1f | %.1f | %.1f |\n", name, ms(r.floor), ms(r.reset), ms(r.reset)/ms(r.floor))
+		}
+		b.ReportMetric(ms(warm.reset)/ms(warm.floor), "warm/floor")
+		b.ReportMetric(ms(cold.reset)/ms(cold.floor), "cold/floor")
+		for name, script := range map[string]string{"snapshot CLEAN, cp kept": fromClean, "snapshot live, rm and cp": fromLive} {
+			took := d.shell(script)
+			fmt.Printf("| shell: %s, cold | %.1f | %.1f | %.1f |\n", name, ms(cold.floor), ms(took), ms(took)/ms(cold.floor))
+		}
+		fmt.Printf("\n| phase, cold | ms |\n|---|---|\n")
+		for _, name := range []string{"settle", "check", "plan", "snapshot", "apply", "sync", "exchange", "conclude"} {
+			fmt.Printf("| %s | %.1f |\n", name, cold.phases[name])
+		}
+	}
+}
+
+// BenchmarkScale measures how the time above the floor grows.
+func BenchmarkScale(b *testing.B) {
+	testx.NeedBtrfs(b)
+	series := []struct {
+		name  string
+		loads []load
+		limit float64
+	}{
+		{"wiped files", []load{{1000, 100, 20}, {1000, 100_000, 20}}, 1.3},
+		{"kept files", []load{{10_000, 200, 20}, {1_000_000, 200, 20}}, 1.5},
+	}
+	for range b.N {
+		fmt.Printf("\n| series | load | floor ms | reset ms | above the floor | of the first |\n|---|---|---|---|---|---|\n")
+		for _, s := range series {
+			var first float64
+			for i, l := range s.loads {
+				r := newDesk(b, l).rounds(7, false)
+				above := ms(r.reset) - ms(r.floor)
+				if i == 0 {
+					first = above
+				}
+				fmt.Printf("| %s | %v | %.1f | %.1f | %.1f | %.2f (at most %.1f) |\n",
+					s.name, l, ms(r.floor), ms(r.reset), above, above/first, s.limit)
+				b.ReportMetric(above/first, strings.ReplaceAll(s.name, " ", "-")+"/first")
+			}
+		}
+		var usage unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
+			b.Fatal(err)
+		}
+		runtime.KeepAlive(usage)
+	}
+}
