@@ -75,3 +75,17 @@ func (p Policy) String() string {
 	}
 	return text
 }
+
+// PolicyOf is the policy that a token was made for, to make it again. Of
+// PCR 15 only its zero is ever asked for.
+func PolicyOf(t Token) Policy {
+	policy := Policy{PIN: t.PIN}
+	for _, pcr := range t.PCRs {
+		if pcr == PCRVolumeKey {
+			policy.VolumeKeyUnmeasured = true
+			continue
+		}
+		policy.PCRs = append(policy.PCRs, pcr)
+	}
+	return policy
+}
