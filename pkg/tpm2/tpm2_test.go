@@ -183,6 +183,30 @@ func TestJudgeAgainstCryptenroll(t *testing.T) {
 	}
 }
 
+// What systemd-cryptenroll 257 wrote for PCR 15 at zero, without and with a
+// PIN, on a TPM with one event in PCR 7 and none in PCR 12. Older versions,
+// such as the one that the other tests may find, do not know such policies.
+func TestJudgeRecorded(t *testing.T) {
+	measured := map[int][]byte{
+		7:  digest(string(make([]byte, 32)) + string(digest("secure boot on"))),
+		12: make([]byte, 32),
+		15: digest("a volume key"),
+	}
+	for policy, pin := range map[string]bool{
+		"a99af7f4bf9e37b79b119bda9e16cc591221b34a67252b0f2268fceeb22d388c": false,
+		"9bb97f6d2b929c993bac83c9b7178b7a9bb57bb3c90437e4d9fbd7d896c4dfb1": true,
+	} {
+		token, err := tpm2.ParseToken(json.RawMessage(fmt.Sprintf(
+			`{"type":"systemd-tpm2","keyslots":["1"],"tpm2-pcrs":[7,12,15],"tpm2-pcr-bank":"sha256","tpm2-policy-hash":%q,"tpm2-pin":%t}`, policy, pin)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if verdict, guarded, err := token.Judge(measured); verdict != tpm2.Matches || !guarded || err != nil {
+			t.Errorf("Judge with PIN %t = %s, guarded %t, %v, want matches, true", pin, verdict, guarded, err)
+		}
+	}
+}
+
 func onlyRaw(t *testing.T, v luks.Volume) json.RawMessage {
 	t.Helper()
 	h, err := v.Header()

@@ -64,6 +64,9 @@ func Start(tb testing.TB) *TPM {
 // Device names the TPM as systemd-cryptenroll's --tpm2-device takes it.
 func (t *TPM) Device() string { return "swtpm:path=" + t.Socket }
 
+// Open opens the TPM once more; closing it leaves this one open.
+func (t *TPM) Open() (transport.TPMCloser, error) { return linuxudstpm.Open(t.Socket) }
+
 // Extend extends a PCR of the SHA-256 bank, as firmware does.
 func (t *TPM) Extend(pcr int, digest []byte) {
 	t.tb.Helper()
