@@ -22,6 +22,10 @@ bench *ARGS:
 fuzz TIME="20s":
     scripts/fuzz {{TIME}}
 
+# the hash of what the Go modules download, for the Nix package
+vendor-hash:
+    nix/vendor-hash
+
 # go mod tidy, every module
 tidy:
     scripts/tidy

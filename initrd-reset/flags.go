@@ -127,6 +127,6 @@ func splitParameters(line string) []string {
 		if r == '"' {
 			quoted = !quoted
 		}
-		return !quoted && (r == ' ' || r == '\n' || r == '\t')
+		return !quoted && strings.ContainsRune(" \t\n\v\f\r", r)
 	})
 }

@@ -407,8 +407,15 @@ var verbs = map[Kind]string{
 }
 
 func (a *applier) change(c *Change) error {
-	if c.act&actMetadata != 0 {
+	switch {
+	case c.act&actMetadata != 0:
 		return a.metadata(c)
+	case c.act&actContent != 0:
+		done, err := a.content(c)
+		if err != nil || done {
+			return err
+		}
+		c.act = actRemove | actCreate
 	}
 	dir, name, err := a.openParent(c.Path)
 	if err != nil {

@@ -28,7 +28,7 @@ func (v *volume) build(mode Mode) error {
 	if err == nil {
 		return nil
 	}
-	if dropErr := v.discard(NameNext); dropErr != nil {
+	if dropErr := v.discardNext(); dropErr != nil {
 		err = errors.Join(err, fmt.Errorf("drop the half-made state: %w", dropErr))
 	}
 	return explainSpace(err)
@@ -109,8 +109,55 @@ func (v *volume) applyPlan(live, clean *os.File) error {
 	if err := v.step("apply", a.apply); err != nil {
 		return err
 	}
-	v.record.Outside = v.planned.outside
+	v.record.Outside, v.record.Shared = v.planned.outside, v.planned.shared
+	if v.record.ReadOnly, err = readOnlyNested(live, v.planned.matcher); err != nil {
+		return err
+	}
+	if v.record.MoveDirs, err = a.moveDirs(live, v.planned.matcher); err != nil {
+		return err
+	}
 	return v.step("write record", func() error { return a.finish(&v.record) })
+}
+
+// moveDirs notes the times of the directories that nested subvolumes will move out
+// of, in live, and into, in NEXT as it will be.
+func (a *applier) moveDirs(live *os.File, m *keep.Matcher) ([]MoveDir, error) {
+	nested, err := nestedSubvolumes(live, m)
+	if err != nil {
+		return nil, err
+	}
+	var out []MoveDir
+	seen := map[string]bool{}
+	for _, n := range nested {
+		parent, _ := splitPath(n.path)
+		if !n.kept || seen[parent] {
+			continue
+		}
+		seen[parent] = true
+		old, err := mtimeOf(live, parent)
+		if err != nil {
+			return nil, err
+		}
+		now := old // a restored state may lack the directory: it gets it with live's time
+		if known, touched := a.times[parent]; touched {
+			now = known
+		} else if found, err := mtimeOf(a.next, parent); err == nil {
+			now = found
+		}
+		out = append(out, MoveDir{Path: []byte(parent), Old: unix.TimespecToNsec(old), New: unix.TimespecToNsec(now)})
+	}
+	return out, nil
+}
+
+func mtimeOf(root *os.File, path string) (unix.Timespec, error) {
+	dir, err := openDir(root, path)
+	if err != nil {
+		return unix.Timespec{}, err
+	}
+	defer dir.Close()
+	var st unix.Stat_t
+	err = unix.Fstat(int(dir.Fd()), &st)
+	return st.Mtim, pathError("stat", path, err)
 }
 
 func newApplier(next, live, clean *os.File, plan *Plan) *applier {
@@ -164,6 +211,20 @@ func (v *volume) buildSnapshot() error {
 	return v.clock.measure("snapshot", func() error { return v.snapshotNext(live, true) })
 }
 
+// prepareRestore looks at the live volume that a restore will displace, and notes
+// what of it moves.
+func (v *volume) prepareRestore() (btrfs.Info, error) {
+	live, err := v.openLive()
+	if err != nil {
+		return btrfs.Info{}, err
+	}
+	defer live.Close()
+	if v.record.ReadOnly, err = readOnlyNested(live, keep.NewMatcher(v.rules...)); err != nil {
+		return btrfs.Info{}, err
+	}
+	return btrfs.ReadInfo(live)
+}
+
 // buildRestore makes NEXT a writable snapshot of an earlier state.
 func (v *volume) buildRestore(name string) error {
 	source, err := v.snapshot(name)
@@ -171,7 +232,7 @@ func (v *volume) buildRestore(name string) error {
 		return err
 	}
 	defer source.Close()
-	live, err := v.liveInfo()
+	live, err := v.prepareRestore()
 	if err != nil {
 		return err
 	}
@@ -200,14 +261,28 @@ func (v *volume) buildRestore(name string) error {
 		return err
 	}
 	return v.clock.measure("apply", func() error {
-		if err := v.step("restore nested", func() error { return a.restoreNested(source, "") }); err != nil {
-			return err
-		}
-		if err := a.finishTimes(); err != nil {
-			return err
-		}
-		return touchRecord(next)
+		return v.step("restore nested", func() error { return v.finishRestore(a, source) })
 	})
+}
+
+// finishRestore deals with nested subvolumes in a restored tree, and completes the
+// record.
+func (v *volume) finishRestore(a *applier, source *os.File) error {
+	if err := a.restoreNested(source, ""); err != nil {
+		return err
+	}
+	live, err := v.openLive()
+	if err != nil {
+		return err
+	}
+	defer live.Close()
+	if v.record.MoveDirs, err = a.moveDirs(live, a.plan.matcher); err != nil {
+		return err
+	}
+	if err := a.finishTimes(); err != nil {
+		return err
+	}
+	return replaceRecord(a.next, &v.record)
 }
 
 // restoreNested deals with the stubs in a restored tree: a nested subvolume that
@@ -239,11 +314,11 @@ func (a *applier) restoreNested(from *os.File, prefix string) error {
 func (a *applier) restoreStub(from *os.File, path string) error {
 	state := stateAt(a.plan.matcher, path)
 	if !state.Kept() && state.MayKeepBelow() {
-		real, err := isNested(from, path)
+		nested, err := isNested(from, path)
 		if err != nil {
 			return err
 		}
-		if real {
+		if nested {
 			if err := a.branch(from, path); err != nil {
 				return err
 			}

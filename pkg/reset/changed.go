@@ -1,14 +1,18 @@
 package reset
 
-import "nixos-go/pkg/btrfs"
+import (
+	"errors"
+
+	"nixos-go/pkg/btrfs"
+)
 
 // markChanges finds the inodes outside kept paths that a transaction after CURRENT
 // touched, and marks each directory above them. Editing a file does not touch its
 // parents, so they are reached through the inode's references. The kernel skips
 // what is older; inodes that are new since CURRENT lie in directories that changed.
 func (w *walker) markChanges() error {
-	w.marked = map[uint64]bool{}
-	var changed []uint64
+	w.marked, w.parents = map[uint64]bool{}, map[uint64]uint64{}
+	var changed, changedDirs []uint64
 	for _, r := range w.src.Outside {
 		key := btrfs.SearchKey{
 			Tree:       w.live.id,
@@ -17,12 +21,21 @@ func (w *walker) markChanges() error {
 			MinTransID: w.src.Since + 1,
 		}
 		err := w.live.scan.Search(key, func(it btrfs.Item) error {
+			if it.Type == btrfs.InodeRefKey {
+				return w.noteParent(it)
+			}
 			if it.Type != btrfs.InodeItemKey {
 				return nil
 			}
 			n, err := btrfs.DecodeInodeItem(it.Data)
 			if err == nil && n.TransID > w.src.Since {
 				changed = append(changed, it.ObjectID)
+				if n.Links == 1 {
+					w.parents[it.ObjectID] = 0
+				}
+				if n.Mode&modeType == modeDir {
+					changedDirs = append(changedDirs, it.ObjectID)
+				}
 			}
 			return err
 		})
@@ -30,9 +43,65 @@ func (w *walker) markChanges() error {
 			return err
 		}
 	}
-	for _, number := range changed {
+	for _, number := range append(changed, w.src.Shared...) {
 		if err := w.mark(number); err != nil {
 			return err
+		}
+	}
+	for _, dir := range changedDirs {
+		if err := w.markMovedIn(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noteParent notes the directory of an inode with one name, if it is one that changed
+// and the search came past its reference.
+func (w *walker) noteParent(it btrfs.Item) error {
+	if _, single := w.parents[it.ObjectID]; !single {
+		return nil
+	}
+	refs, err := btrfs.DecodeInodeRefs(it.Key, it.Data)
+	if err == nil && len(refs) == 1 && it.ObjectID != rootInode {
+		w.parents[it.ObjectID] = refs[0].Parent
+	}
+	return err
+}
+
+// markMovedIn marks the inodes with several names in a directory that was outside
+// kept paths and lies at or below a kept one now: names of theirs that are still
+// outside may not share an inode with it, and nothing about them has changed.
+func (w *walker) markMovedIn(dir uint64) error {
+	path, err := w.live.path(dir)
+	if errors.Is(err, errNoInode) || err == nil && !stateAt(w.matcher, path).Kept() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for todo := []uint64{dir}; len(todo) > 0; {
+		at := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		entries, err := w.live.entries(at)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if e.subvolume {
+				continue
+			}
+			n, err := w.live.read(e.inode)
+			switch {
+			case err != nil:
+				return err
+			case n.isDir():
+				todo = append(todo, e.inode)
+			case n.Links > 1:
+				if err := w.mark(e.inode); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	return nil
@@ -48,6 +117,10 @@ func (w *walker) mark(number uint64) error {
 			continue
 		}
 		w.marked[at] = true
+		if parent := w.parents[at]; parent != 0 {
+			todo = append(todo, parent)
+			continue
+		}
 		refs, err := w.live.refs(at)
 		if err != nil {
 			return err

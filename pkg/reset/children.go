@@ -41,6 +41,9 @@ func (w *walker) visitChildren(a at) error {
 	if err != nil {
 		return w.wrap(a, err)
 	}
+	if err := w.fetchBoth(a, live, clean, liveEntries, cleanEntries); err != nil {
+		return w.wrap(a, err)
+	}
 	for i := range liveEntries {
 		e := &liveEntries[i]
 		child := w.child(a, e.name, live, clean, place{})
@@ -88,12 +91,18 @@ func (w *walker) visitChanged(a at, live, clean, current place) error {
 	if err != nil {
 		return w.wrap(a, err)
 	}
+	cleanEntries, err := w.changedClean(a, names, live, clean)
+	if err != nil {
+		return w.wrap(a, err)
+	}
 	for name, e := range names {
 		child := w.child(a, name, live, clean, current)
 		if child.live, child.current = e.live, e.current; child.live == nil && child.current == nil {
 			continue
 		}
-		if clean.exists() {
+		if c, ok := cleanEntries[name]; ok {
+			child.clean = &c
+		} else if cleanEntries == nil && clean.exists() {
 			if child.clean, err = clean.find(clean.dir, name); err != nil {
 				return w.wrap(child, err)
 			}
@@ -103,6 +112,55 @@ func (w *walker) visitChanged(a at, live, clean, current place) error {
 		}
 	}
 	return nil
+}
+
+// fewNames is how many names are looked up one by one; for more, CLEAN's directory
+// is listed and the inodes are read ahead.
+const fewNames = 4
+
+// changedClean lists CLEAN's directory if many of its names changed, and reads ahead.
+func (w *walker) changedClean(a at, names map[string]pair, live, clean place) (map[string]entry, error) {
+	if len(names) <= fewNames {
+		return nil, nil
+	}
+	cleanEntries, err := w.cleanEntries(clean)
+	if err != nil {
+		return nil, err
+	}
+	if cleanEntries == nil {
+		cleanEntries = map[string]entry{}
+	}
+	changed := make([]entry, 0, len(names))
+	wanted := make(map[string]entry, len(names))
+	for name, e := range names {
+		if e.live != nil {
+			changed = append(changed, *e.live)
+		}
+		if c, ok := cleanEntries[name]; ok {
+			wanted[name] = c
+		}
+	}
+	return wanted, w.fetchBoth(a, live, clean, changed, wanted)
+}
+
+// fetchBoth reads the inodes of entries ahead that are going to be compared.
+func (w *walker) fetchBoth(a at, live, clean place, liveEntries []entry, cleanEntries map[string]entry) error {
+	var inLive, inClean []uint64
+	for _, e := range liveEntries {
+		if !e.subvolume && !a.state.Step(e.name).Kept() {
+			inLive = append(inLive, e.inode)
+		}
+	}
+	for _, e := range cleanEntries {
+		if !e.subvolume && !a.state.Step(e.name).Kept() {
+			inClean = append(inClean, e.inode)
+		}
+	}
+	err := live.fetch(inLive)
+	if err == nil && clean.exists() {
+		err = clean.fetch(inClean)
+	}
+	return err
 }
 
 // pair is one name in a directory of live and of CURRENT.
@@ -266,8 +324,8 @@ func (w *walker) leadsToKept(dir place, name string, state keep.State) (bool, er
 	}
 	below := place{dir.tree, e.inode}
 	if e.subvolume {
-		id, real := w.nested[dirName{dir.id, dir.dir, name}]
-		if !real {
+		id, nested := w.nested[dirName{dir.id, dir.dir, name}]
+		if !nested {
 			return false, nil // a stub: nothing can lie in it
 		}
 		below = place{dir.nested(id), rootInode}

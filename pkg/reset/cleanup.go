@@ -79,7 +79,7 @@ func (v *volume) destroyAged(name string) error {
 	if err != nil || !is {
 		return errors.Join(fmt.Errorf("%s is a plain directory, not a subvolume: move it away", name), err)
 	}
-	return v.step("destroy AGED", func() error { return destroyTree(v.top, v.dir, name) })
+	return v.step("destroy AGED", func() error { return destroyTree(v.dir, name) })
 }
 
 // sealHistory sets the read-only flags that the reset left, since each costs a

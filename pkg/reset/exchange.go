@@ -33,13 +33,13 @@ func (v *volume) exchange(mode Mode) error {
 			int(v.top.Fd()), v.spec.Name, int(v.dir.Fd()), NameNext, unix.RENAME_EXCHANGE))
 	})
 	if err != nil {
-		if dropErr := v.discard(NameNext); dropErr != nil {
+		if dropErr := v.discardNext(); dropErr != nil {
 			err = fmt.Errorf("%w; drop the new state: %w", err, dropErr)
 		}
 		return err
 	}
 	if err := v.afterExchange(mode); err != nil {
-		v.warn("the new state is in place, the rest is left to the next run: %v", err)
+		v.warnf("the new state is in place, the rest is left to the next run: %v", err)
 	}
 	return nil
 }

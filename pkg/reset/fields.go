@@ -67,7 +67,9 @@ func compareInodes(old, clean *inode) Fields {
 	if old.MTime != clean.MTime && !clean.stub {
 		f |= FieldMTime
 	}
-	if (old.Flags^clean.Flags)&btrfs.InodeFlagsSettable != 0 {
+	// Symlinks and special files inherit flags that nobody can see or change.
+	chattr := old.isDir() || old.kind() == unix.S_IFREG
+	if chattr && (old.Flags^clean.Flags)&btrfs.InodeFlagsSettable != 0 {
 		f |= FieldFlags
 	}
 	if !sameXattrs(old.xattrs, clean.xattrs) {

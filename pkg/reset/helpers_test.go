@@ -1,6 +1,7 @@
 package reset
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,23 +23,23 @@ type machine struct {
 }
 
 // newDisk mounts with noatime: looking at a volume must not change it.
-func newDisk(t testing.TB, size int64) string {
-	t.Helper()
-	fs := testx.NewFilesystem(t, size)
+func newDisk(tb testing.TB, size int64) string {
+	tb.Helper()
+	fs := testx.NewFilesystem(tb, size)
 	fs.Remount("noatime")
 	return fs.Mount
 }
 
-func newMachine(t testing.TB, top string, volumes ...PlanFileVolume) *machine {
-	t.Helper()
-	m := &machine{t: t, top: top, plan: &PlanFile{
+func newMachine(tb testing.TB, top string, volumes ...PlanFileVolume) *machine {
+	tb.Helper()
+	m := &machine{t: tb, top: top, plan: &PlanFile{
 		Version: 1, Snapshots: DefaultSnapshots, Clean: NameClean, Mode: ModeReset, Revision: 1, Volumes: volumes,
 	}}
 	m.create(DefaultSnapshots)
 	for _, v := range volumes {
 		m.create(v.Name)
 		if err := os.Mkdir(m.path(DefaultSnapshots, v.Name), 0o700); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	return m
@@ -46,14 +47,6 @@ func newMachine(t testing.TB, top string, volumes ...PlanFileVolume) *machine {
 
 func (m *machine) path(parts ...string) string {
 	return filepath.Join(append([]string{m.top}, parts...)...)
-}
-
-// open opens a file until the test ends.
-func (m *machine) open(path string) *os.File {
-	m.t.Helper()
-	f := m.hold(path)
-	m.t.Cleanup(func() { f.Close() })
-	return f
 }
 
 // hold opens a file that the caller closes, so that the disk can be unmounted.
@@ -139,6 +132,19 @@ func (m *machine) info(path string) btrfs.Info {
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
+}
+
+// cleanup does what the service does after the boot.
+func (m *machine) cleanup() {
+	m.t.Helper()
+	top := m.hold(m.top)
+	defer top.Close()
+	if err := Cleanup(context.Background(), top, m.plan, CleanupOptions{}); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := btrfs.Sync(top); err != nil {
+		m.t.Fatal(err)
+	}
 }
 
 // checkReset runs a reset of one volume and compares the new state with the model's.

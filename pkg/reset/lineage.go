@@ -56,7 +56,7 @@ func (l *lineage) sources(live, clean *os.File) Sources {
 	}
 	src.NoStubs, src.Since = true, l.info.OTransID
 	if l.sameState {
-		src.Current, src.Outside = l.current, l.record.Outside
+		src.Current, src.Outside, src.Shared = l.current, l.record.Outside, l.record.Shared
 	}
 	return src
 }
@@ -79,7 +79,7 @@ func branchesUnchanged(live *os.File, id uint64, prefix string, m *keep.Matcher,
 	}
 	for _, c := range children {
 		t := newTree(live, id)
-		dir, err := t.path(c.DirID, nil)
+		dir, err := t.path(c.DirID)
 		if err != nil {
 			return false, err
 		}

@@ -1,8 +1,6 @@
 package reset
 
 import (
-	"slices"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -43,15 +41,17 @@ func (w *walker) group(a at, clean uint64) *group {
 // name is one name of a group, and what live has there.
 type name struct {
 	at
+
 	inode *inode // live's; nil for none
 }
 
 // resolvedGroup is a group with all of its names that the new state has.
 type resolvedGroup struct {
+	*group
+
 	key   groupKey
 	clean *inode
 	names []name // in the order of paths
-	*group
 }
 
 func (w *walker) resolveGroups() error {
@@ -65,7 +65,7 @@ func (w *walker) resolveGroups() error {
 			groups = append(groups, r)
 		}
 	}
-	slices.SortFunc(groups, func(a, b *resolvedGroup) int { return comparePaths(a.names[0].path, b.names[0].path) })
+	sortBy(groups, comparePaths, func(g **resolvedGroup) string { return (*g).names[0].path })
 	taken := map[liveInode]bool{}
 	for _, g := range groups {
 		if err := w.resolveGroup(g, taken); err != nil {
@@ -83,7 +83,7 @@ func (w *walker) resolveNames(key groupKey, g *group) (*resolvedGroup, error) {
 	}
 	r := &resolvedGroup{key: key, clean: clean, group: g}
 	for _, ref := range clean.refs {
-		dir, err := w.clean.path(ref.Parent, nil)
+		dir, err := w.clean.path(ref.Parent)
 		if err != nil {
 			return nil, err
 		}
@@ -103,7 +103,7 @@ func (w *walker) resolveNames(key groupKey, g *group) (*resolvedGroup, error) {
 			r.names = append(r.names, n)
 		}
 	}
-	slices.SortFunc(r.names, func(a, b name) int { return comparePaths(a.path, b.path) })
+	sortBy(r.names, comparePaths, func(n *name) string { return n.path })
 	return r, nil
 }
 
@@ -120,7 +120,7 @@ func (w *walker) inNewState(path string, clean uint64) (name, bool, error) {
 		if n.live != nil {
 			if n.live.subvolume {
 				_, last := splitPath(n.path)
-				if _, real := w.nested[dirName{n.liveDir.id, n.liveDir.dir, last}]; !real || n.state.Kept() {
+				if _, nested := w.nested[dirName{n.liveDir.id, n.liveDir.dir, last}]; !nested || n.state.Kept() {
 					n.live = nil
 				}
 			}
@@ -159,8 +159,8 @@ func (w *walker) readName(n name) (name, bool, error) {
 	root := place{}
 	if n.live.subvolume {
 		_, last := splitPath(n.path)
-		id, real := w.nested[dirName{n.liveDir.id, n.liveDir.dir, last}]
-		if real {
+		id, nested := w.nested[dirName{n.liveDir.id, n.liveDir.dir, last}]
+		if nested {
 			root = place{n.liveDir.nested(id), rootInode}
 		}
 		n.inode = &inode{number: btrfsStub}
@@ -268,8 +268,9 @@ func (w *walker) canCarry(g *resolvedGroup, n name, fields Fields) (bool, error)
 	if branch := w.plan.branchOf(n.path); branch != nil {
 		prefix = branch.Path
 	}
+	shared := false
 	for _, ref := range n.inode.refs {
-		dir, err := n.liveDir.path(ref.Parent, nil)
+		dir, err := n.liveDir.path(ref.Parent)
 		if err != nil {
 			return false, err
 		}
@@ -281,6 +282,10 @@ func (w *walker) canCarry(g *resolvedGroup, n name, fields Fields) (bool, error)
 		if err != nil || !linked || fields != 0 || !g.shareInode(n.inode.number) {
 			return false, err
 		}
+		shared = true
+	}
+	if shared && g.key.subvolume == w.live.id {
+		w.plan.shared = append(w.plan.shared, n.inode.number)
 	}
 	return true, nil
 }

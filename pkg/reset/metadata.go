@@ -260,7 +260,8 @@ func (a *applier) dirMetadata(path string) error {
 		return err
 	}
 	if want := flags &^ lockFlags; want != now {
-		if err := btrfs.SetFlags(dst, want); err != nil {
+		// From compressed to NOCOW, say, there is no way but through neither.
+		if err := errors.Join(btrfs.SetFlags(dst, 0), btrfs.SetFlags(dst, want)); err != nil {
 			return err
 		}
 	}

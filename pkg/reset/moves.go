@@ -4,12 +4,85 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"nixos-go/pkg/btrfs"
 	"nixos-go/pkg/keep"
 )
+
+// nestedSubvolume is a subvolume in a volume that a kept path has to do with.
+type nestedSubvolume struct {
+	path string
+	id   uint64 // tree id
+	kept bool   // at or below a kept path; else one may lie in it
+}
+
+// nestedSubvolumes lists the subvolumes nested in another that are kept, and those
+// that may lead to kept ones.
+func nestedSubvolumes(root *os.File, m *keep.Matcher) ([]nestedSubvolume, error) {
+	info, err := btrfs.ReadInfo(root)
+	if err != nil {
+		return nil, err
+	}
+	return nestedBelow(root, info.ID, "", m)
+}
+
+func nestedBelow(root *os.File, id uint64, prefix string, m *keep.Matcher) ([]nestedSubvolume, error) {
+	children, err := btrfs.Children(root, id)
+	if err != nil {
+		return nil, err
+	}
+	t := newTree(root, id)
+	var out []nestedSubvolume
+	for _, c := range children {
+		dir, err := t.path(c.DirID)
+		if err != nil {
+			return nil, err
+		}
+		path := prefix + dir + "/" + c.Name
+		state := stateAt(m, path)
+		if !state.Kept() && !state.MayKeepBelow() {
+			continue
+		}
+		out = append(out, nestedSubvolume{path: path, id: c.ID, kept: state.Kept()})
+		if state.Kept() {
+			continue
+		}
+		more, err := nestedBelow(root, c.ID, path, m)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, more...)
+	}
+	return out, nil
+}
+
+// readOnlyNested gives the tree ids of the read-only ones among those that move, or
+// that something moves out of.
+func readOnlyNested(root *os.File, m *keep.Matcher) ([]uint64, error) {
+	nested, err := nestedSubvolumes(root, m)
+	if err != nil {
+		return nil, err
+	}
+	var out []uint64
+	for _, n := range nested {
+		f, err := openDir(root, n.path)
+		if err != nil {
+			return nil, err
+		}
+		readOnly, err := btrfs.ReadOnly(f)
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+		if readOnly {
+			out = append(out, n.id)
+		}
+	}
+	return out, nil
+}
 
 // mover moves the nested subvolumes below kept paths from the old state into the
 // new one, after the exchange. It looks at what is there, not at a plan, so a move
@@ -18,40 +91,135 @@ type mover struct {
 	v        *volume
 	old, new *os.File // roots
 	matcher  *keep.Matcher
+	record   *Record // what was noted of the moves before the exchange
+	fresh    bool    // nothing but the moves changed in the new state
 }
 
 func (m *mover) run() error {
-	info, err := btrfs.ReadInfo(m.old)
+	nested, err := nestedSubvolumes(m.old, m.matcher)
 	if err != nil {
 		return err
 	}
-	return m.moveBelow(info.ID, "")
-}
-
-func (m *mover) moveBelow(id uint64, prefix string) error {
-	children, err := btrfs.Children(m.old, id)
-	if err != nil {
-		return err
-	}
-	t := newTree(m.old, id)
-	for _, c := range children {
-		dir, err := t.path(c.DirID, nil)
+	for _, n := range nested {
+		err := m.unseal(nested, n)
+		if err == nil && n.kept {
+			err = m.v.step("move "+n.path, func() error { return m.touching(func() error { return m.move(n.path) }) })
+		}
 		if err != nil {
 			return err
 		}
-		path := prefix + dir + "/" + c.Name
-		state := stateAt(m.matcher, path)
-		switch {
-		case state.Kept():
-			err = m.v.step("move "+path, func() error { return m.move(path) })
-		case state.MayKeepBelow():
-			err = m.moveBelow(c.ID, path)
+	}
+	if err := m.touching(m.putTimesBack); err != nil {
+		return err
+	}
+	for _, root := range []*os.File{m.new, m.old} {
+		if err := m.seal(root); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// putTimesBack sets the times that the moves disturbed, also those of a run that was
+// cut off before it could.
+func (m *mover) putTimesBack() error {
+	for _, d := range m.record.MoveDirs {
+		path := string(d.Path)
+		if err := putTimeBack(m.old, path, d.Old); err != nil {
+			return err
+		}
+		if err := putTimeBack(m.new, path, d.New); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func putTimeBack(root *os.File, path string, mtime int64) error {
+	now, err := mtimeOf(root, path)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return nil // the owner changed what was there
+	}
+	if err != nil || unix.TimespecToNsec(now) == mtime {
+		return err
+	}
+	dir, err := openDir(root, path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	flags, err := btrfs.Flags(dir)
+	if err != nil {
+		return err
+	}
+	if err := liftFlags(dir); err != nil {
+		return err
+	}
+	err = setMTime(dir, unix.NsecToTimespec(mtime))
+	if flags&lockFlags != 0 {
+		err = errors.Join(err, btrfs.SetFlags(dir, flags))
+	}
+	return err
+}
+
+// touching makes the record the last thing that changed in the new state, as untouched
+// wants it. Before the change as well: all of it is one transaction then, and wherever
+// it is cut off in that, the record is no older than the rest.
+func (m *mover) touching(change func() error) error {
+	if !m.fresh {
+		return change()
+	}
+	if err := touchRecord(m.new); err != nil {
+		return err
+	}
+	if err := change(); err != nil {
+		return err
+	}
+	return touchRecord(m.new)
+}
+
+// unseal makes a subvolume writable if it has to move, since a read-only directory
+// cannot change its parent, or if something has to move out of it.
+func (m *mover) unseal(nested []nestedSubvolume, n nestedSubvolume) error {
+	needed := n.kept
+	for _, other := range nested {
+		needed = needed || other.kept && other.path != n.path && below(other.path, n.path)
+	}
+	if !needed || !slices.Contains(m.record.ReadOnly, n.id) {
+		return nil
+	}
+	return m.v.step("unseal "+n.path, func() error { return setReadOnly(m.old, n.path, false) })
+}
+
+// seal gives those that were read-only their flag back, also where an earlier run
+// was cut off before it could.
+func (m *mover) seal(root *os.File) error {
+	if len(m.record.ReadOnly) == 0 {
+		return nil
+	}
+	nested, err := nestedSubvolumes(root, m.matcher)
+	if err != nil {
+		return err
+	}
+	for _, n := range nested {
+		if !slices.Contains(m.record.ReadOnly, n.id) {
+			continue
+		}
+		err := m.v.step("seal "+n.path, func() error { return setReadOnly(root, n.path, true) })
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func setReadOnly(root *os.File, path string, readOnly bool) error {
+	f, err := openDir(root, path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return btrfs.SetReadOnly(f, readOnly)
 }
 
 // move moves one subvolume and puts back the times of the two directories.
@@ -81,6 +249,9 @@ func (m *mover) move(path string) error {
 // is empty, and else both stay.
 func (m *mover) rename(from, to *os.File, name, path string) error {
 	err := unix.Renameat2(int(from.Fd()), name, int(to.Fd()), name, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EPERM) {
+		return m.renameLocked(from, to, name, path)
+	}
 	if !errors.Is(err, unix.EEXIST) {
 		return pathError("move nested subvolume", path, err)
 	}
@@ -96,9 +267,29 @@ func (m *mover) rename(from, to *os.File, name, path string) error {
 		return dropEmptyDir(from, name)
 	}
 	aside := name + ".from-" + NamePrevious
-	m.v.warn("something new stands at %q: the subvolume that was there is now %q", path, aside)
+	m.v.warnf("something new stands at %q: the subvolume that was there is now %q", path, aside)
 	return pathError("move nested subvolume", path,
 		unix.Renameat2(int(from.Fd()), name, int(to.Fd()), aside, unix.RENAME_NOREPLACE))
+}
+
+// renameLocked moves a subvolume whose root has a flag that forbids it.
+func (m *mover) renameLocked(from, to *os.File, name, path string) error {
+	root, err := openDir(from, name)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	flags, err := btrfs.Flags(root)
+	if err != nil {
+		return err
+	}
+	if flags&lockFlags == 0 {
+		return &os.PathError{Op: "move nested subvolume", Path: path, Err: unix.EPERM}
+	}
+	if err := btrfs.SetFlags(root, flags&^lockFlags); err != nil {
+		return err
+	}
+	return errors.Join(m.rename(from, to, name, path), btrfs.SetFlags(root, flags))
 }
 
 // dropEmptyDir removes an empty directory or subvolume that gave way, so that the

@@ -40,6 +40,7 @@ const (
 	actCreate                      // make CLEAN's side
 	actLink                        // make a hard link to linkTo
 	actMetadata                    // give the live inode CLEAN's metadata
+	actContent                     // give it CLEAN's content and metadata
 	actStub                        // with actRemove: the live side is a subvolume's stub in NEXT
 )
 
@@ -86,6 +87,8 @@ type Plan struct {
 	links map[string]string
 	// outside are the inodes seen outside kept paths that stay.
 	outside []Range
+	// shared are inodes with names outside kept paths and kept ones.
+	shared  []uint64
 	matcher matcher
 }
 
@@ -107,10 +110,11 @@ func comparePaths(a, b string) int {
 }
 
 func (p *Plan) sort() {
-	slices.SortFunc(p.Changes, func(a, b Change) int { return comparePaths(a.Path, b.Path) })
-	slices.SortFunc(p.Moves, func(a, b Move) int { return comparePaths(a.Path, b.Path) })
-	slices.SortFunc(p.Branches, func(a, b Branch) int { return comparePaths(a.Path, b.Path) })
+	sortBy(p.Changes, comparePaths, func(c *Change) string { return c.Path })
+	sortBy(p.Moves, comparePaths, func(m *Move) string { return m.Path })
+	sortBy(p.Branches, comparePaths, func(b *Branch) string { return b.Path })
 	slices.SortFunc(p.stubs, comparePaths)
+	slices.Sort(p.shared)
 	p.stubs = slices.Compact(p.stubs)
 }
 

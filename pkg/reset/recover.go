@@ -40,21 +40,21 @@ func (v *volume) finishEarlier() error {
 	nextRecord := v.snapshotRecord(NameNext)
 	switch {
 	case live.ParentUUID == next.UUID:
-		v.warn("an earlier reset was cut off after the exchange: finished it")
+		v.warnf("an earlier reset was cut off after the exchange: finished it")
 		return v.finishExchange(liveRoot, liveRecord, v.finishReset)
 	case liveRecord != nil && liveRecord.Displaced == next.UUID.String():
-		v.warn("an earlier restore was cut off after the exchange: finished it")
+		v.warnf("an earlier restore was cut off after the exchange: finished it")
 		return v.finishExchange(liveRoot, liveRecord, v.putAside)
 	case next.ParentUUID == live.UUID && next.ReadOnly:
-		v.warn("an earlier snapshot was cut off: finished it")
+		v.warnf("an earlier snapshot was cut off: finished it")
 		return v.keepSnapshot()
 	case next.ParentUUID == live.UUID,
 		nextRecord != nil && nextRecord.Displaced == live.UUID.String(),
 		v.isBareRestore(next):
-		v.warn("an earlier run was cut off before the exchange: dropped its half-made state")
-		return v.discard(NameNext)
+		v.warnf("an earlier run was cut off before the exchange: dropped its half-made state")
+		return v.discardNext()
 	}
-	v.warn("%s/%s is not of this toolkit's making: it is %s now", v.spec.Name, NameNext, NameReplaced)
+	v.warnf("%s/%s is not of this toolkit's making: it is %s now", v.spec.Name, NameNext, NameReplaced)
 	return v.putAside()
 }
 
@@ -86,6 +86,14 @@ func (v *volume) finishExchange(live *os.File, record *Record, rotate func() err
 	}
 	if err := v.moveNested(live, m, fresh); err != nil {
 		return err
+	}
+	if !fresh && record != nil && record.Displaced == "" {
+		// Cut off among the moves. Where nothing but kept paths changed since, the
+		// reset has reached its end here, and is not to be made a second time: that
+		// would put a copy of the new state where the old one belongs.
+		if _, err := v.confirmNewState(live, record, m); err != nil {
+			return err
+		}
 	}
 	if err := rotate(); err != nil {
 		return err
@@ -124,34 +132,19 @@ func (v *volume) moveNested(live *os.File, m *keep.Matcher, fresh bool) error {
 		return err
 	}
 	defer old.Close()
-	some, err := holdsSubvolumes(old)
-	if err != nil || !some {
+	record := readRecordOf(live)
+	if record == nil {
+		record = &Record{}
+	}
+	nested, err := nestedSubvolumes(old, m)
+	if err != nil || len(nested)+len(record.ReadOnly)+len(record.MoveDirs) == 0 {
 		return err
 	}
-	if fresh {
-		// Before the moves as well: all in one transaction then leaves the
-		// record as the last thing that changed, wherever it is cut off.
-		if err := touchRecord(live); err != nil {
-			return err
-		}
-	}
-	if err := (&mover{v: v, old: old, new: live, matcher: m}).run(); err != nil {
+	mover := &mover{v: v, old: old, new: live, matcher: m, record: record, fresh: fresh}
+	if err := mover.run(); err != nil {
 		return fmt.Errorf("nested subvolumes stay in %s until the next run: %w", NameNext, err)
 	}
-	if fresh {
-		return touchRecord(live)
-	}
 	return nil
-}
-
-// holdsSubvolumes reports whether anything is nested in a subvolume at all.
-func holdsSubvolumes(old *os.File) (bool, error) {
-	info, err := btrfs.ReadInfo(old)
-	if err != nil {
-		return false, err
-	}
-	children, err := btrfs.Children(old, info.ID)
-	return len(children) > 0, err
 }
 
 // finishReset puts the old state into history.
@@ -188,18 +181,38 @@ func (v *volume) keepSnapshot() error {
 	return v.finishReset()
 }
 
+// confirmNewState reports whether a volume is what a reset by these rules makes of
+// it. If so its record is written anew: things may have been replaced by others of
+// the same kind, content and time since, and the shortcut has to know their inodes.
+func (v *volume) confirmNewState(live *os.File, record *Record, m *keep.Matcher) (bool, error) {
+	clean, err := openDir(v.dir, v.plan.Clean)
+	if err != nil {
+		return false, err
+	}
+	defer clean.Close()
+	p, err := MakePlan(Sources{Live: live, Clean: clean, Outside: record.Outside}, m)
+	if err != nil || len(p.Changes)+len(p.stubs) > 0 {
+		return false, err
+	}
+	record.Outside, record.Shared = p.outside, p.shared
+	return true, v.step("renew record", func() error { return replaceRecord(live, record) })
+}
+
 // finishCurrent takes the CURRENT that a reset was cut off from taking, if the live
 // volume is still what that reset made: the record was its last change, PREVIOUS is
 // what it was made from, and a full comparison finds nothing. Otherwise the next
 // reset compares in full, which is slower and as right.
 func (v *volume) finishCurrent(live btrfs.Info) error {
-	current, err := v.snapshotInfo(NameCurrent)
-	if err != nil || current != nil && current.ParentUUID == live.UUID {
-		return err
-	}
 	previous, err := v.snapshotInfo(NamePrevious)
 	if err != nil || previous == nil || previous.UUID != live.ParentUUID {
 		return err
+	}
+	current, err := v.snapshotInfo(NameCurrent)
+	if err != nil {
+		return err
+	}
+	if current != nil && current.ParentUUID == live.UUID {
+		return v.finishPenultimate()
 	}
 	root, err := v.openLive()
 	if err != nil {
@@ -211,19 +224,30 @@ func (v *volume) finishCurrent(live btrfs.Info) error {
 	if err != nil || !fresh || record == nil || record.Displaced != "" {
 		return err
 	}
-	clean, err := openDir(v.dir, v.plan.Clean)
-	if err != nil {
-		return err
-	}
-	defer clean.Close()
 	m, err := v.recordMatcher(record)
 	if err != nil {
 		return err
 	}
-	p, err := MakePlan(Sources{Live: root, Clean: clean}, m)
-	if err != nil || len(p.Changes)+len(p.stubs)+len(p.Branches) > 0 {
+	// A branch has a generation of its own.
+	fresh, err = branchesUnchanged(root, live.ID, "", m, live.Generation)
+	if err != nil || !fresh {
 		return err
 	}
-	v.warn("an earlier reset was cut off before its last snapshot: took it")
+	same, err := v.confirmNewState(root, record, m)
+	if err != nil || !same {
+		return err
+	}
+	v.warnf("an earlier reset was cut off before its last snapshot: took it")
 	return v.takeCurrent()
+}
+
+// finishPenultimate takes the PENULTIMATE that a first boot was cut off from
+// taking: it is taken at the same time as CURRENT, and either may be first.
+func (v *volume) finishPenultimate() error {
+	penultimate, err := v.snapshotInfo(NamePenultimate)
+	if err != nil || penultimate != nil {
+		return err
+	}
+	v.warnf("an earlier reset was cut off before its last snapshot: took it")
+	return v.cleanAsPenultimate()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -25,8 +26,8 @@ func removeTree(ctx context.Context, dir *os.File, name string) error {
 			list = append(list, list[i]+"/"+d)
 		}
 	}
-	for i := len(list) - 1; i >= 0; i-- {
-		if err := removeEmptyDir(dir, list[i]); err != nil {
+	for _, path := range slices.Backward(list) {
+		if err := removeEmptyDir(dir, path); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package reset
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -94,6 +95,35 @@ func together(tasks ...func() error) error {
 		<-done
 	}
 	return errors.Join(errs...)
+}
+
+// replaceRecord writes another record over the one in the root of a volume, and leaves
+// it as the last thing that changed there. One write, so that it is the old or the new
+// one whole, and nothing in the root directory changes; spaces fill up to the old size.
+func replaceRecord(root *os.File, record *Record) error {
+	f, err := openBeneath(root, ReadyName, unix.O_WRONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return &os.PathError{Op: "stat", Path: ReadyName, Err: err}
+	}
+	if st.Nlink != 1 || st.Mode&modeType != unix.S_IFREG || st.Size > maxRecord {
+		return &os.PathError{Op: "replace", Path: ReadyName, Err: unix.EMLINK}
+	}
+	text, err := record.encode()
+	if err != nil {
+		return err
+	}
+	if fill := int(st.Size) - len(text); fill > 0 {
+		text = append(text, bytes.Repeat([]byte{' '}, fill)...)
+	}
+	if _, err := f.WriteAt(text, 0); err != nil {
+		return err
+	}
+	return touchRecord(root)
 }
 
 // writeRecord puts the record into the root of a volume under construction, where

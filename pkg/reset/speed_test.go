@@ -1,7 +1,6 @@
 package reset
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -32,26 +31,27 @@ func (l load) String() string {
 // desk is a disk under load.
 type desk struct {
 	*machine
+
 	fs   *testx.Filesystem
 	load load
 }
 
-func newDesk(b testing.TB, l load) *desk {
-	b.Helper()
-	fs := testx.NewFilesystem(b, 6<<30)
+func newDesk(tb testing.TB, l load) *desk {
+	tb.Helper()
+	fs := testx.NewFilesystem(tb, 6<<30)
 	fs.Remount("noatime")
-	d := &desk{fs: fs, load: l, machine: newMachine(b, fs.Mount,
+	d := &desk{fs: fs, load: l, machine: newMachine(tb, fs.Mount,
 		PlanFileVolume{Name: "@root", MountPoint: "/", Keep: []string{"/etc/ssh", "/var/lib"}},
 		PlanFileVolume{Name: "@home", MountPoint: "/home", Keep: []string{"/*/Documents"}},
 	)}
 	d.files("@root/usr/share", 2*max(l.changed, 2000), 40)
 	d.files("@root/etc", 400, 40)
 	d.files("@home/alice", 50, 50)
-	d.sync()
+	d.syncTop()
 	d.takeClean()
 	d.files("@root/var/lib/app", l.kept/2, 40)
 	d.files("@home/alice/Documents", l.kept/2, 40)
-	d.sync()
+	d.syncTop()
 	d.run(Options{})
 	d.cleanup()
 	return d
@@ -87,16 +87,7 @@ func (d *desk) day() {
 		}
 	}
 	d.files("@home/alice/Documents/new"+strconv.FormatInt(time.Now().UnixNano(), 36), 100, 40)
-	d.sync()
-}
-
-func (d *desk) sync() {
-	d.t.Helper()
-	top := d.hold(d.top)
-	defer top.Close()
-	if err := btrfs.Sync(top); err != nil {
-		d.t.Fatal(err)
-	}
+	d.syncTop()
 }
 
 // cold makes the next reads come from the disk.
@@ -106,16 +97,6 @@ func (d *desk) cold() {
 	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0); err != nil {
 		d.t.Fatal(err)
 	}
-}
-
-func (d *desk) cleanup() {
-	d.t.Helper()
-	top := d.hold(d.top)
-	defer top.Close()
-	if err := Cleanup(context.Background(), top, d.plan, CleanupOptions{}); err != nil {
-		d.t.Fatal(err)
-	}
-	d.sync()
 }
 
 // floor is the least that any reset by snapshots costs: one of each volume, in
@@ -166,7 +147,7 @@ func (d *desk) round(cold bool) round {
 	}
 	prepare()
 	r := round{floor: d.floor(), phases: map[string]float64{}}
-	d.sync()
+	d.syncTop()
 	prepare()
 	top := d.hold(d.top)
 	defer top.Close()
@@ -195,7 +176,7 @@ func (d *desk) round(cold bool) round {
 // rounds runs several and gives the medians.
 func (d *desk) rounds(n int, cold bool) round {
 	d.t.Helper()
-	var all []round
+	all := make([]round, 0, n)
 	for range n {
 		all = append(all, d.round(cold))
 	}
@@ -237,7 +218,7 @@ func (d *desk) shell(script string) time.Duration {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		d.t.Fatalf("%v\n%s", err, out)
 	}
-	d.sync()
+	d.syncTop()
 	return took
 }
 

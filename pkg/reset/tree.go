@@ -21,6 +21,8 @@ type tree struct {
 	root   *os.File
 	lookup *btrfs.Searcher
 	scan   *btrfs.Searcher
+
+	fetched map[uint64]*inode // read ahead, until they are asked for
 }
 
 // rootInode is the inode of every subvolume's root directory.
@@ -30,8 +32,9 @@ const rootInode = btrfs.FirstFreeID
 func newTree(root *os.File, id uint64) *tree {
 	return &tree{
 		id: id, top: true, root: root,
-		lookup: btrfs.NewLookup(root),
-		scan:   btrfs.NewSearcher(root, 64<<10),
+		lookup:  btrfs.NewLookup(root),
+		scan:    btrfs.NewSearcher(root, 64<<10),
+		fetched: map[uint64]*inode{},
 	}
 }
 
@@ -39,6 +42,7 @@ func newTree(root *os.File, id uint64) *tree {
 func (t *tree) nested(id uint64) *tree {
 	n := *t
 	n.id, n.top = id, false
+	n.fetched = map[uint64]*inode{}
 	return &n
 }
 
@@ -109,8 +113,9 @@ func (t *tree) find(dir uint64, name string) (*entry, error) {
 
 // inode is all that section 4 of the design calls "exactly", but for content.
 type inode struct {
-	number uint64
 	btrfs.InodeItem
+
+	number uint64
 	xattrs []btrfs.DirItem // sorted by name
 	refs   []btrfs.InodeRef
 	// stub marks the stand-in of a nested subvolume in CLEAN, which counts as an
@@ -125,6 +130,10 @@ var errNoInode = errors.New("no such inode")
 
 // read reads one inode.
 func (t *tree) read(number uint64) (*inode, error) {
+	if n := t.fetched[number]; n != nil {
+		delete(t.fetched, number)
+		return n, nil
+	}
 	n := &inode{number: number}
 	found := false
 	key := btrfs.SearchKey{
@@ -132,21 +141,9 @@ func (t *tree) read(number uint64) (*inode, error) {
 		Min:  btrfs.Key{ObjectID: number, Type: btrfs.InodeItemKey},
 		Max:  btrfs.Key{ObjectID: number, Type: btrfs.XattrItemKey, Offset: ^uint64(0)},
 	}
-	err := t.lookup.Search(key, func(it btrfs.Item) (err error) {
-		switch it.Type {
-		case btrfs.InodeItemKey:
-			found = true
-			n.InodeItem, err = btrfs.DecodeInodeItem(it.Data)
-		case btrfs.InodeRefKey, btrfs.InodeExtrefKey:
-			var refs []btrfs.InodeRef
-			refs, err = btrfs.DecodeInodeRefs(it.Key, it.Data)
-			n.refs = append(n.refs, refs...)
-		case btrfs.XattrItemKey:
-			var attrs []btrfs.DirItem
-			attrs, err = btrfs.DecodeDirItems(slices.Clone(it.Data))
-			n.xattrs = append(n.xattrs, attrs...)
-		}
-		return err
+	err := t.lookup.Search(key, func(it btrfs.Item) error {
+		found = found || it.Type == btrfs.InodeItemKey
+		return n.add(it)
 	})
 	if err == nil && !found {
 		err = errNoInode
@@ -154,8 +151,96 @@ func (t *tree) read(number uint64) (*inode, error) {
 	if err != nil {
 		return nil, fmt.Errorf("inode %d: %w", number, err)
 	}
-	slices.SortFunc(n.xattrs, func(a, b btrfs.DirItem) int { return strings.Compare(a.Name, b.Name) })
+	n.sortXattrs()
 	return n, nil
+}
+
+// add takes one item of the inode in.
+func (n *inode) add(it btrfs.Item) (err error) {
+	switch it.Type {
+	case btrfs.InodeItemKey:
+		n.InodeItem, err = btrfs.DecodeInodeItem(it.Data)
+	case btrfs.InodeRefKey, btrfs.InodeExtrefKey:
+		var refs []btrfs.InodeRef
+		refs, err = btrfs.DecodeInodeRefs(it.Key, it.Data)
+		n.refs = append(n.refs, refs...)
+	case btrfs.XattrItemKey:
+		var attrs []btrfs.DirItem
+		attrs, err = btrfs.DecodeDirItems(slices.Clone(it.Data))
+		n.xattrs = append(n.xattrs, attrs...)
+	}
+	return err
+}
+
+func (n *inode) sortXattrs() {
+	sortBy(n.xattrs, strings.Compare, func(x *btrfs.DirItem) string { return x.Name })
+}
+
+// Bounds of reading ahead: inodes at most so far apart are read in one search, and a
+// search that meets so many items for each of them is given up, since large
+// directories or files lie between.
+const (
+	fetchGap   = 8
+	fetchItems = 32
+	fetchMost  = 4096
+)
+
+// fetch reads inodes ahead, runs of near ones with one search each. It is worth it
+// where a directory's entries were made one after another. What it cannot read in
+// this way is left to read.
+func (t *tree) fetch(numbers []uint64) error {
+	if len(t.fetched) > fetchMost {
+		clear(t.fetched)
+	}
+	slices.Sort(numbers)
+	for len(numbers) > 0 {
+		run := 1
+		for run < len(numbers) && run < fetchMost && numbers[run]-numbers[run-1] <= fetchGap {
+			run++
+		}
+		if run > 1 {
+			if err := t.fetchRun(numbers[:run]); err != nil {
+				return err
+			}
+		}
+		numbers = numbers[run:]
+	}
+	return nil
+}
+
+func (t *tree) fetchRun(numbers []uint64) error {
+	key := btrfs.SearchKey{
+		Tree: t.id,
+		Min:  btrfs.Key{ObjectID: numbers[0], Type: btrfs.InodeItemKey},
+		Max:  btrfs.Key{ObjectID: numbers[len(numbers)-1], Type: btrfs.XattrItemKey, Offset: ^uint64(0)},
+	}
+	got := make(map[uint64]*inode, len(numbers))
+	var last *inode
+	items := 0
+	err := t.scan.Search(key, func(it btrfs.Item) error {
+		if items++; items > fetchItems*len(numbers) {
+			delete(got, it.ObjectID) // not read to its end
+			return btrfs.ErrStop
+		}
+		if it.Type == btrfs.InodeItemKey {
+			last = &inode{number: it.ObjectID}
+			got[it.ObjectID] = last
+		}
+		if last == nil || last.number != it.ObjectID {
+			return nil
+		}
+		return last.add(it)
+	})
+	if err != nil {
+		return err
+	}
+	for _, number := range numbers {
+		if n := got[number]; n != nil {
+			n.sortXattrs()
+			t.fetched[number] = n
+		}
+	}
+	return nil
 }
 
 // refs reads the names of an inode.
@@ -175,13 +260,10 @@ func (t *tree) refs(number uint64) ([]btrfs.InodeRef, error) {
 }
 
 // path gives the path of a directory's inode, beginning with a slash and empty for
-// the root, by going up the references. cache may be nil.
-func (t *tree) path(dir uint64, cache map[uint64]string) (string, error) {
+// the root, by going up the references.
+func (t *tree) path(dir uint64) (string, error) {
 	if dir == rootInode {
 		return "", nil
-	}
-	if p, ok := cache[dir]; ok {
-		return p, nil
 	}
 	var names []string
 	for at := dir; at != rootInode; {
@@ -196,18 +278,15 @@ func (t *tree) path(dir uint64, cache map[uint64]string) (string, error) {
 		at = refs[0].Parent
 	}
 	slices.Reverse(names)
-	p := "/" + strings.Join(names, "/")
-	if cache != nil {
-		cache[dir] = p
-	}
-	return p, nil
+	return "/" + strings.Join(names, "/"), nil
 }
 
 // extent is one stretch of a file's data, holes left out.
 type extent struct {
+	btrfs.FileExtent
+
 	at     uint64
 	inline string
-	btrfs.FileExtent
 }
 
 // extents yields the data of a file in order.

@@ -49,7 +49,7 @@ func (v *volume) step(name string, change func() error) error {
 	return nil
 }
 
-func (v *volume) warn(format string, args ...any) {
+func (v *volume) warnf(format string, args ...any) {
 	v.result.Warnings = append(v.result.Warnings, fmt.Sprintf(format, args...))
 }
 
@@ -106,13 +106,15 @@ func (v *volume) age(name string) error {
 	})
 }
 
-// discard destroys a snapshot that holds nothing of its own.
-func (v *volume) discard(name string) error {
-	return v.step("destroy "+name, func() error { return destroyTree(v.top, v.dir, name) })
+// discardNext destroys a half-made new state.
+func (v *volume) discardNext() error {
+	return v.step("destroy NEXT", func() error { return destroyTree(v.dir, NameNext) })
 }
 
 // destroyTree destroys a subvolume and all that are nested in it, innermost first.
-func destroyTree(top, dir *os.File, name string) error {
+// What forbids it on the way, read-only subvolumes and flags of directories, is
+// lifted.
+func destroyTree(dir *os.File, name string) error {
 	f, err := openDir(dir, name)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
@@ -120,36 +122,50 @@ func destroyTree(top, dir *os.File, name string) error {
 	if err != nil {
 		return err
 	}
+	defer f.Close()
 	info, err := btrfs.ReadInfo(f)
-	if err == nil && info.ReadOnly {
-		if children, e := btrfs.Children(top, info.ID); e == nil && len(children) > 0 {
-			err = btrfs.SetReadOnly(f, false) // or nothing nested can be destroyed
-		}
-	}
-	f.Close()
 	if err != nil {
 		return err
 	}
-	if err := destroyNested(top, info.ID); err != nil {
+	children, err := btrfs.Children(f, info.ID)
+	if err != nil {
 		return err
+	}
+	flags, err := btrfs.Flags(f)
+	if err != nil {
+		return err
+	}
+	if info.ReadOnly && (len(children) > 0 || flags&lockFlags != 0) {
+		if err := btrfs.SetReadOnly(f, false); err != nil {
+			return err
+		}
+	}
+	if err := liftFlags(f); err != nil {
+		return err
+	}
+	t := newTree(f, info.ID)
+	for _, c := range children {
+		path, err := t.path(c.DirID)
+		if err == nil {
+			err = destroyNested(f, path, c.Name)
+		}
+		if err != nil {
+			return fmt.Errorf("nested subvolume %q: %w", path+"/"+c.Name, err)
+		}
 	}
 	return btrfs.Destroy(dir, name)
 }
 
-func destroyNested(top *os.File, id uint64) error {
-	children, err := btrfs.Children(top, id)
+func destroyNested(root *os.File, path, name string) error {
+	dir, err := openDir(root, path)
 	if err != nil {
 		return err
 	}
-	for _, c := range children {
-		if err := destroyNested(top, c.ID); err != nil {
-			return err
-		}
-		if err := btrfs.DestroyByID(top, c.ID); err != nil {
-			return fmt.Errorf("nested subvolume %q: %w", c.Name, err)
-		}
+	defer dir.Close()
+	if err := liftFlags(dir); err != nil {
+		return err
 	}
-	return nil
+	return destroyTree(dir, name)
 }
 
 // readRecordOf reads the record in a volume's root; nil if there is none that can

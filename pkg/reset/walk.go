@@ -26,11 +26,13 @@ type Sources struct {
 	Clean *os.File
 	// Current and Since are the proof of the shortcut: a snapshot of this very
 	// live subvolume, as the last reset under these rules to this CLEAN left it,
-	// and the transaction that made it. Outside are its inodes outside kept paths.
+	// and the transaction that made it. Outside holds its inodes outside kept paths.
 	// Without Current, everything is compared.
 	Current *os.File
 	Since   uint64
 	Outside []Range
+	// Shared are those of its inodes that have kept names too.
+	Shared []uint64
 	// NoStubs says that a reset made the live volume at the transaction Since, so
 	// that it holds no stub of a nested subvolume, whatever changed in it later.
 	NoStubs bool
@@ -58,9 +60,10 @@ type walker struct {
 	clean   *tree
 	current *tree // nil when everything is compared
 
-	nested map[dirName]uint64 // subvolumes that really lie in live, or in a branch of it
-	marked map[uint64]bool    // inodes of live with a change at or below them
-	groups map[groupKey]*group
+	nested  map[dirName]uint64 // subvolumes that really lie in live, or in a branch of it
+	marked  map[uint64]bool    // inodes of live with a change at or below them
+	parents map[uint64]uint64  // of inodes with one name that changed
+	groups  map[groupKey]*group
 
 	plan    *Plan
 	outside []uint64
@@ -75,6 +78,7 @@ type dirName struct {
 // place is a directory in one of the trees; the zero place is none.
 type place struct {
 	*tree
+
 	dir uint64
 }
 
@@ -183,7 +187,7 @@ func (w *walker) visit(a at) error {
 
 // remember notes an inode that lies outside kept paths and may stay.
 func (w *walker) remember(a at) {
-	if a.liveDir.tree.id == w.live.id {
+	if a.liveDir.id == w.live.id {
 		w.outside = append(w.outside, a.live.inode)
 	}
 }
@@ -283,6 +287,9 @@ func fileChange(live *inode, fields Fields) Change {
 	switch {
 	case fields&FieldType != 0:
 		c.Kind, c.act = KindType, actRemove|actCreate
+	case fields&FieldContent != 0 && fields&(FieldFlags|FieldLinks) == 0 && live.kind() == unix.S_IFREG:
+		// Much cheaper than another file in its place: no directory changes.
+		c.Kind, c.act = KindModified, actContent
 	case fields&(FieldContent|FieldLinks) != 0, fields&FieldFlags != 0 && live.kind() == unix.S_IFREG:
 		// Some flags (NOCOW) can only be set on an empty file.
 		c.Kind, c.act = KindModified, actRemove|actCreate
@@ -329,7 +336,7 @@ func (w *walker) sameContent(path string, cleanInode, from uint64) (bool, error)
 	if err != nil || len(refs) == 0 {
 		return false, errors.Join(err, errNoInode)
 	}
-	dir, err := w.clean.path(refs[0].Parent, nil)
+	dir, err := w.clean.path(refs[0].Parent)
 	if err != nil {
 		return false, err
 	}

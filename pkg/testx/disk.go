@@ -1,5 +1,6 @@
-// Package testx makes what tests need of a real system: so far btrfs file
-// systems on loop devices, undone when the test ends, however it ends.
+// Package testx makes what tests need of a real system: btrfs file systems on
+// loop devices, undone when the test ends, failed or not. (A test that is killed
+// leaves its mount; once that is unmounted the kernel frees the device.)
 //
 // Where the machine cannot give it (no root, no loop devices, no mkfs.btrfs)
 // the test is skipped and says why, unless NIXOS_GO_NO_SKIP=1 is in the
@@ -28,6 +29,7 @@ type Filesystem struct {
 
 	tb      testing.TB
 	mounted bool
+	known   bool // to the driver, which has scanned the devices
 }
 
 // An Option changes how Disk and NewFilesystem make a file system.
@@ -93,13 +95,20 @@ func NewFilesystem(tb testing.TB, size int64, opts ...Option) *Filesystem {
 			f.Unmount()
 		}
 
-		if len(f.Devices) > 1 {
+		if f.known {
 			f.Forget()
 		}
 	})
 
-	if !o.unmounted {
-		f.Remount(o.mountData)
+	if o.unmounted {
+		return f
+	}
+
+	switch err := f.TryMount(o.mountData); {
+	case errors.Is(err, fs.ErrPermission):
+		Unavailable(tb, err.Error())
+	case err != nil:
+		tb.Fatal(err)
 	}
 
 	return f
@@ -170,6 +179,8 @@ func (f *Filesystem) TryMount(mountOptions string) error {
 				return err
 			}
 		}
+
+		f.known = true
 	}
 
 	for _, d := range f.Devices {

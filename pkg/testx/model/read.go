@@ -138,7 +138,8 @@ func (r *reader) entry(dirfd int, name string) (Entry, error) {
 
 func readDirectory(e *Entry, dirfd int, name string, inode uint64) error {
 	if inode == stubInode {
-		e.Stub = true // has no flags
+		// It has no flags, and for a time that of its first use since the mount.
+		e.Stub, e.MTime = true, 0
 
 		return nil
 	}

@@ -1,0 +1,1 @@
+"sha256-/XfnQeu/tBG8dKM0QBSyKFxrAN/wwI3pJCgsdhbXhgQ="
