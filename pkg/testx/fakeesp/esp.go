@@ -6,17 +6,16 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"testing"
 )
 
 // ESP is a folder that looks like a mounted EFI partition.
 type ESP struct {
-	tb  testing.TB
+	tb  T
 	Dir string
 }
 
 // New is an ESP in a folder.
-func New(tb testing.TB, dir string) *ESP {
+func New(tb T, dir string) *ESP {
 	tb.Helper()
 	return &ESP{tb: tb, Dir: dir}
 }

@@ -6,7 +6,24 @@ package fakeesp
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 )
+
+// T is the part of a test that reports what went wrong. A helper process of a
+// test has [Panic].
+type T interface {
+	Helper()
+	Fatal(args ...any)
+}
+
+// Panic is a [T] outside of a test.
+type Panic struct{}
+
+// Helper implements [T].
+func (Panic) Helper() {}
+
+// Fatal implements [T].
+func (Panic) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
 
 // Section is a section of an EFI program.
 type Section struct {

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/foxboron/go-uefi/authenticode"
@@ -74,7 +73,7 @@ func (k Key) PrivatePEM() []byte {
 }
 
 // Sign is a signed copy of an EFI program.
-func (k Key) Sign(tb testing.TB, image []byte) []byte {
+func (k Key) Sign(tb T, image []byte) []byte {
 	tb.Helper()
 	parsed, err := authenticode.Parse(bytes.NewReader(image))
 	if err != nil {
@@ -87,7 +86,7 @@ func (k Key) Sign(tb testing.TB, image []byte) []byte {
 }
 
 // Save writes the owner's keys to a folder as sbctl create-keys does.
-func (k Keys) Save(folder string) error {
+func (k *Keys) Save(folder string) error {
 	for name, key := range map[string]Key{"PK": k.PK, "KEK": k.KEK, "db": k.DB} {
 		to := filepath.Join(folder, "keys", name)
 		if err := os.MkdirAll(to, 0o700); err != nil {
@@ -101,4 +100,51 @@ func (k Keys) Save(folder string) error {
 		}
 	}
 	return os.WriteFile(filepath.Join(folder, "GUID"), []byte("8a4d2e1c-9a3b-4c55-b0e7-3f5d0c6b1a2f"), 0o600)
+}
+
+// all are the keys by name.
+func (k *Keys) all() map[string]*Key {
+	return map[string]*Key{"PK": &k.PK, "KEK": &k.KEK, "db": &k.DB, "microsoft": &k.Microsoft, "stranger": &k.Stranger}
+}
+
+// Store writes every key to a folder, for another process of the same test.
+func (k *Keys) Store(folder string) error {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return err
+	}
+	for name, key := range k.all() {
+		if err := os.WriteFile(filepath.Join(folder, name), append(key.PEM(), key.PrivatePEM()...), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LoadKeys reads what Store wrote.
+func LoadKeys(folder string) (Keys, error) {
+	var k Keys
+	for name, key := range k.all() {
+		content, err := os.ReadFile(filepath.Join(folder, name))
+		if err != nil {
+			return k, err
+		}
+		certificate, rest := pem.Decode(content)
+		private, _ := pem.Decode(rest)
+		if certificate == nil || private == nil {
+			return k, os.ErrInvalid
+		}
+		if key.Certificate, err = x509.ParseCertificate(certificate.Bytes); err != nil {
+			return k, err
+		}
+		parsed, err := x509.ParsePKCS8PrivateKey(private.Bytes)
+		if err != nil {
+			return k, err
+		}
+		rsaKey, ok := parsed.(*rsa.PrivateKey)
+		if !ok {
+			return k, os.ErrInvalid
+		}
+		key.Private = rsaKey
+	}
+	return k, nil
 }
