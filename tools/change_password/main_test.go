@@ -14,6 +14,7 @@ import (
 	"nixos-go/pkg/clikit"
 	"nixos-go/pkg/prompt"
 	"nixos-go/pkg/run"
+	"nixos-go/pkg/testx/leak"
 	"nixos-go/pkg/testx/standin"
 	"nixos-go/pkg/ui"
 	changepassword "nixos-go/tools/change_password"
@@ -22,12 +23,18 @@ import (
 // killArg makes the test's own program the process that is killed.
 const killArg = "killed-process"
 
+// memoryArg makes it the process whose memory is looked through.
+const memoryArg = "memory-process"
+
 // aside keeps the stand-ins out of the tests with real programs.
 var aside *standin.Aside
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 3 && os.Args[1] == killArg {
 		os.Exit(killed(os.Args[2], os.Args[3]))
+	}
+	if len(os.Args) > 3 && os.Args[1] == memoryArg {
+		os.Exit(inMemory(os.Args[2], os.Args[3]))
 	}
 	commands := standin.Commands("cryptsetup", "systemd-cryptenroll")
 	commands["nixos-change-password"] = func() {
@@ -40,6 +47,38 @@ func TestMain(m *testing.M) {
 	}
 	aside = standin.NewAside(m)
 	testscript.Main(aside, commands)
+}
+
+// inMemory changes the passwords of a machine and prints how often each stands
+// in memory afterwards. The secrets come from files; what they are is only ever
+// known inverted here.
+func inMemory(dir, only string) int {
+	env := clikit.System()
+	env.Host = run.Host{Runner: local(), Files: run.Below(dir)}
+	status := clikit.Run(context.Background(), changepassword.New(env, changepassword.Hooks{}), []string{
+		only, "--current-password-file", filepath.Join(dir, "old"), "--password-file", filepath.Join(dir, "new"),
+	}, env.UI)
+	// The control: a secret that is held is found.
+	held, err := os.ReadFile(filepath.Join(dir, "held"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer run.Wipe(held)
+	for _, name := range []string{"old", "new", "held"} {
+		inverted, err := os.ReadFile(filepath.Join(dir, name+".inverted"))
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		n, err := leak.InMemory(inverted)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		fmt.Printf("%s: %d times in memory\n", name, n)
+	}
+	return status
 }
 
 // killed changes the passwords of a machine and dies at a point.

@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 4 && os.Args[1] == killArg {
 		os.Exit(killed(os.Args[2], os.Args[3], os.Args[4]))
 	}
+	if len(os.Args) > 3 && os.Args[1] == memoryArg {
+		os.Exit(inMemory(os.Args[2], os.Args[3]))
+	}
 	commands := standin.Commands("cryptsetup", "systemd-cryptenroll")
 	commands["nixos-tpm2"] = func() {
 		env := clikit.System()
