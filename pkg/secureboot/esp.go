@@ -38,6 +38,8 @@ type File struct {
 	Role Role   `json:"role"`
 	// Signer is who signed it, "" for nobody that counts.
 	Signer string `json:"signer,omitempty"`
+	// Vouched says that a stub has the hash of this payload.
+	Vouched bool `json:"vouched,omitempty"`
 	// Problem is what keeps it from booting under Secure Boot, "" for nothing.
 	Problem string `json:"problem,omitempty"`
 }
@@ -214,6 +216,8 @@ func inspectPayload(esp, name string, want [sha256.Size]byte) File {
 		f.Problem = err.Error()
 	case !bytes.Equal(sum, want[:]):
 		f.Problem = "not the file that the signed stub vouches for"
+	default:
+		f.Vouched = true
 	}
 	return f
 }

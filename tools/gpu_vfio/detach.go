@@ -268,7 +268,7 @@ func (s *session) wait(ctx context.Context, limit time.Duration) error {
 	s.env.UI.Infof("waiting for them to let go (Ctrl-C gives up)")
 	if limit > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("the card is still held after %s; nothing was changed", limit))
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("the card is still held after %s", limit))
 		defer cancel()
 	}
 	for {
@@ -281,7 +281,7 @@ func (s *session) wait(ctx context.Context, limit time.Duration) error {
 		}
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return fmt.Errorf("%w; nothing was changed", context.Cause(ctx))
 		case <-time.After(200 * time.Millisecond):
 		}
 	}

@@ -145,6 +145,8 @@ func next(card CardStatus) string {
 		return "shut the virtual machine down before you give the card back"
 	case card.State == AtVFIO:
 		return "sudo gpu-vfio attach --gpu " + card.Address.String() + " gives it back to the host"
+	case card.BootDisplay:
+		return "nothing: the host needs this card for its own picture"
 	case len(card.Refusals) > 0:
 		return card.Refusals[0].Cure
 	default:

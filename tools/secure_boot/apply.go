@@ -122,6 +122,9 @@ func (s *session) fail(ctx context.Context, cause error) error {
 	if len(left) == 0 {
 		s.env.UI.Infof("the configuration, the boot files and the default generation are as they were before")
 	}
+	if s.plan.CreateKeys && s.facts.Keys != nil {
+		s.env.UI.Infof("the new keys stay in %s; the firmware does not have them", s.plan.Keys)
+	}
 	for _, text := range left {
 		s.env.UI.Errorf("not put back: %s", text)
 	}

@@ -15,8 +15,7 @@ func TestNoLeak(t *testing.T) {
 	t.Setenv("TMPDIR", tmp)
 	for fail := -1; fail < 4; fail++ {
 		m := newMachine(t)
-		var marks []string
-		sources := []string{}
+		marks, sources := make([]string, 0, 3), make([]string, 0, 6)
 		for name, key := range map[string][]byte{
 			"PK": m.keys.PK.PrivatePEM(), "KEK": m.keys.KEK.PrivatePEM(), "db": m.keys.DB.PrivatePEM(),
 		} {

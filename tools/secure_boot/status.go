@@ -137,21 +137,27 @@ func (t *tool) showESP(s Status) error {
 	}
 	table := &ui.Table{Head: []string{"BOOT FILE", "SIGNED BY"}}
 	for _, f := range s.ESP.Files {
-		table.Row(ui.Printable(f.Path), fileWords(f))
+		table.Row(ui.Printable(f.Path), fileWords(f, s.Configured == settings.SecureBoot || s.Firmware != nil && s.Firmware.SecureBoot))
 	}
 	return u.Table(table)
 }
 
-func fileWords(f secureboot.File) string {
+// fileWords tells who signed a file. A problem is marked where it matters: on
+// a machine that is to boot under Secure Boot.
+func fileWords(f secureboot.File, secure bool) string {
 	switch {
 	case f.Problem != "" && f.Role == secureboot.Other:
 		return f.Problem + " (not NixOS's)"
-	case f.Problem != "":
+	case f.Problem != "" && secure:
 		return "! " + f.Problem
+	case f.Problem != "":
+		return f.Problem
 	case f.Signer != "":
 		return f.Signer
-	default:
+	case f.Vouched:
 		return "nobody; a signed stub vouches for it"
+	default:
+		return "nobody"
 	}
 }
 

@@ -42,7 +42,7 @@ func New(tb testing.TB, secrets ...string) *Hunt {
 			"in base64":          []byte(base64.StdEncoding.EncodeToString(b))[:len(b)],
 			"in base64 for URLs": []byte(base64.RawURLEncoding.EncodeToString(b))[:len(b)],
 			"in hexadecimal":     []byte(hex.EncodeToString(b)),
-			"as a list of bytes": []byte(strings.Trim(fmt.Sprint(b), "[]")),
+			"as a list of bytes": []byte(strings.Trim(fmt.Sprintf("%d", b), "[]")),
 			"in UTF-16":          []byte(strings.Join(strings.Split(secret, ""), "\x00")),
 		} {
 			h.forms[fmt.Sprintf("secret %d %s", i, name)] = form
@@ -104,7 +104,7 @@ func (h *Hunt) Files() {
 			if err != nil || !info.Mode().IsRegular() || info.Size() > largest {
 				return nil //nolint:nilerr // as above
 			}
-			if content, err := os.ReadFile(name); err == nil {
+			if content, err := os.ReadFile(name); err == nil { //nolint:gosec // what is swapped meanwhile is looked at the next time
 				h.bytes(name, content)
 			}
 			return nil
