@@ -39,6 +39,9 @@ func (e Enrolment) Enrol(passphrase *os.File, pin *os.File, credentials string) 
 		"--unlock-key-file=/proc/self/fd/3",
 		"--tpm2-device=" + device,
 		"--tpm2-pcrs=" + e.Policy.Argument(),
+		// Nothing else: not a signed policy besides, for which a key in
+		// /etc/systemd would otherwise be picked up.
+		"--tpm2-public-key=",
 	}
 	c := run.New("systemd-cryptenroll", args...)
 	c.ExtraFiles = []*os.File{passphrase}

@@ -22,8 +22,12 @@ const (
 	shadowFile = "/etc/shadow"
 )
 
-// Result is what was done.
+// Result is what was done, or, with an error, what is the case after it.
 type Result struct {
+	// Error is what failed; State are then the passwords that work, in words.
+	Error string   `json:"error,omitempty"`
+	State []string `json:"state,omitempty"`
+
 	Disk    *DiskResult    `json:"disk,omitempty"`
 	Account *AccountResult `json:"account,omitempty"`
 	TPM2    *TPM2Plan      `json:"tpm2,omitempty"`
@@ -120,10 +124,16 @@ func (s *session) fail(ctx context.Context, done []step, cause error) error {
 		s.env.UI.Warnf("could not be put back: %s", text)
 	}
 	s.env.UI.Errorf("%s: %v", failed.text, cause)
-	for _, line := range s.whatWorks(ctx) {
+	state := s.whatWorks(ctx)
+	for _, line := range state {
 		s.env.UI.Infof("%s", line)
 	}
 	s.env.UI.Hintf("%s", nextOf(failed.kind))
+	if s.options.JSON {
+		if err := s.env.UI.JSON(Result{Error: s.env.Redact.Text(cause.Error()), State: state}); err != nil {
+			return err
+		}
+	}
 	return clikit.ErrReported
 }
 

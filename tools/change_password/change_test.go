@@ -141,9 +141,14 @@ func TestEachCommandFails(t *testing.T) {
 func TestActivationWithoutEffect(t *testing.T) {
 	m := newMachine(t, oldPassword)
 	m.write("run/current-system/activate", "#!/bin/sh\nexit 0\n", 0o755)
-	status := m.run(t.Context(), local(), answers(), changepassword.Hooks{})
+	status := m.run(t.Context(), local(), answers(), changepassword.Hooks{}, "--json")
 	m.expect("change", status, 1, before)
 	m.says("change", "hashedPasswordFile", "the old passphrase (key slot 0) opens it", "alice has the old password")
+	for _, want := range []string{`"error": "after the activation`, `"disk: the old passphrase (key slot 0) opens it"`} {
+		if !strings.Contains(m.out.String(), want) {
+			t.Errorf("--json of a failure: want %q in:\n%s", want, m.out.String())
+		}
+	}
 }
 
 // Where there was no hash file, a failure leaves none.

@@ -23,6 +23,9 @@ import (
 // killArg makes the test's own program the process that is killed.
 const killArg = "killed-process"
 
+// toolArg makes it the tool, on the machine in the folder $MACHINE.
+const toolArg = "tool-process"
+
 // memoryArg makes it the process whose memory is looked through.
 const memoryArg = "memory-process"
 
@@ -30,6 +33,14 @@ const memoryArg = "memory-process"
 var aside *standin.Aside
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == toolArg {
+		env := clikit.System()
+		env.Host = run.Host{Runner: local(), Files: run.Below(os.Getenv("MACHINE"))}
+		ctx, stop := clikit.SignalContext(context.Background())
+		status := clikit.Run(ctx, changepassword.New(env, changepassword.Hooks{}), nil, env.UI)
+		stop()
+		os.Exit(status)
+	}
 	if len(os.Args) > 3 && os.Args[1] == killArg {
 		os.Exit(killed(os.Args[2], os.Args[3]))
 	}

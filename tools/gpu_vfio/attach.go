@@ -42,6 +42,13 @@ func (t *tool) attach(c *cli.Context) error {
 			"shut it down first; nothing was changed")
 	}
 	if err != nil {
+		if s.options.JSON {
+			failure := result(plan, false, nil)
+			failure.Error = err.Error()
+			if err := s.env.UI.JSON(failure); err != nil {
+				return err
+			}
+		}
 		return clikit.WithHint(err, "gpu-vfio attach goes on from here; gpu-vfio status shows what is left")
 	}
 	if len(plan.Steps) == 0 && len(plan.Warnings) == 0 {
@@ -74,8 +81,18 @@ func (s *session) warn(plan vfio.Plan) {
 }
 
 // failed explains a detaching that did not work.
-func (s *session) failed(err error) error {
-	if undone, ok := errors.AsType[*vfio.UndoneError](err); ok && len(undone.Left) > 0 {
+func (s *session) failed(plan vfio.Plan, err error) error {
+	failure := result(plan, false, nil)
+	failure.Error = err.Error()
+	if undone, ok := errors.AsType[*vfio.UndoneError](err); ok {
+		failure.Left = undone.Left
+	}
+	if s.options.JSON {
+		if err := s.env.UI.JSON(failure); err != nil {
+			return err
+		}
+	}
+	if len(failure.Left) > 0 {
 		return clikit.WithHint(err, "gpu-vfio attach tries again to put it back; after a reboot everything is as it was")
 	}
 	return err

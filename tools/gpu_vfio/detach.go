@@ -31,6 +31,9 @@ type Result struct {
 	Steps    []vfio.Step   `json:"steps"`
 	Warnings []string      `json:"warnings,omitempty"`
 	Refusals []pci.Refusal `json:"refusals,omitempty"`
+	// Error is what failed, Left what could not be put back.
+	Error string   `json:"error,omitempty"`
+	Left  []string `json:"left,omitempty"`
 	// Holders are the processes that a dry run found in the way.
 	Holders []pci.Holder `json:"holders,omitempty"`
 }
@@ -138,7 +141,7 @@ func (t *tool) detach(c *cli.Context) error {
 	}
 	s.warn(plan)
 	if err := s.engine().Detach(c.Context, plan); err != nil {
-		return s.failed(err)
+		return s.failed(plan, err)
 	}
 	return s.done(plan, s.gpu.Display.Title()+" is free for a virtual machine",
 		"sudo gpu-vfio attach gives it back to the host")

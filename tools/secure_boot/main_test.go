@@ -8,7 +8,13 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"nixos-go/pkg/clikit"
+	"nixos-go/pkg/run"
 	"nixos-go/pkg/testx/fakeesp"
+	"nixos-go/pkg/testx/standin"
+	secureboottool "nixos-go/tools/secure_boot"
 )
 
 // killArg makes the test's own program the process that is killed.
@@ -18,7 +24,31 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 4 && os.Args[1] == killArg {
 		os.Exit(killed(os.Args[2], os.Args[3], os.Args[4]))
 	}
-	os.Exit(m.Run())
+	commands := standin.Commands("sbctl", "nixos-rebuild", "nix-env")
+	commands["nixos-secure-boot"] = func() {
+		env := clikit.System()
+		env.Host.Files = run.Below(os.Getenv("MACHINE"))
+		if os.Getenv("USER_IS") == "nobody" {
+			env.UID = 65534
+		}
+		os.Exit(clikit.Main(secureboottool.New(env, secureboottool.Hooks{})))
+	}
+	aside = standin.NewAside(m)
+	testscript.Main(aside, commands)
+}
+
+// aside keeps the stand-ins out of the other tests.
+var aside *standin.Aside
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:           "testdata",
+		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("MACHINE", newMachine(t).dir)
+			return aside.Setup(e)
+		},
+	})
 }
 
 // killed changes a machine and dies at a point. "undo" lies on the way back

@@ -33,7 +33,7 @@ func TestEnableAndDisable(t *testing.T) {
 		"systemd-cryptenroll --version",
 		test, test,
 		"systemd-cryptenroll --unlock-key-file=/proc/self/fd/3 --tpm2-device=" + m.chip.Device() +
-			" --tpm2-pcrs=7+12+15:sha256=" + zeros + " " + m.image(),
+			" --tpm2-pcrs=7+12+15:sha256=" + zeros + " --tpm2-public-key= " + m.image(),
 	}
 	if diff := cmp.Diff(want, runner.lines); diff != "" {
 		t.Errorf("enable ran (-want +got):\n%s", diff)
