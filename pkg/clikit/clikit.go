@@ -55,6 +55,8 @@ type Doc struct {
 	// Files and Environment are shown in the man page.
 	Files       []File
 	Environment []File
+	// Choices are the values that a placeholder can have.
+	Choices map[string][]string
 	// SeeAlso names other man pages: "nixos-update(8)".
 	SeeAlso []string
 }
@@ -129,10 +131,13 @@ func usageError(_ *cli.Context, err error, _ bool) error {
 
 // Main runs an app on the process's arguments and streams, and gives the exit
 // status.
-func Main(app *cli.App) int {
+func Main(app *cli.App) int { return MainArgs(app, os.Args[1:]) }
+
+// MainArgs is [Main] on other arguments, without the program's name.
+func MainArgs(app *cli.App, args []string) int {
 	ctx, stop := SignalContext(context.Background())
 	defer stop()
-	return Run(ctx, app, os.Args[1:], ui.ForTerminal(os.Stdout, os.Stderr, os.Getenv))
+	return Run(ctx, app, args, ui.ForTerminal(os.Stdout, os.Stderr, os.Getenv))
 }
 
 // Run runs an app on arguments (without the program's name). Errors and hints

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
 	"path"
 	"strconv"
 	"strings"
@@ -23,22 +24,23 @@ type Flake struct {
 	Top string
 	// Sub is the flake's folder below Top; empty for Top itself.
 	Sub string
-	// Owner is the user who owns the repository.
-	Owner int
+	// Owner and Group own the flake.
+	Owner, Group int
 }
 
-// Open finds the repository of a folder. It gives [ErrNoRepository] where there
-// is none, and an error that wraps fs.ErrNotExist where flake.nix is missing.
-func Open(ctx context.Context, host run.Host, dir string) (Flake, error) {
-	info, err := host.Files.Stat(path.Join(dir, "flake.nix"))
+// Open finds the repository of a folder of this machine. It gives
+// [ErrNoRepository] where there is none, and an error that wraps fs.ErrNotExist
+// where flake.nix is missing.
+func Open(ctx context.Context, r run.Runner, dir string) (Flake, error) {
+	info, err := os.Stat(path.Join(dir, "flake.nix"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Flake{}, fmt.Errorf("%s holds no flake.nix: %w", dir, fs.ErrNotExist)
 	}
 	if err != nil {
 		return Flake{}, err
 	}
-	owner := ownerOf(info)
-	result, err := host.Run(ctx, git(host.Files.Path(dir), owner, "rev-parse", "--show-toplevel", "--show-prefix"))
+	owner, group := OwnerOf(info)
+	result, err := r.Run(ctx, git(dir, owner, "rev-parse", "--show-toplevel", "--show-prefix"))
 	if _, ran := run.StatusOf(err); ran {
 		return Flake{}, fmt.Errorf("%s: %w", dir, ErrNoRepository)
 	}
@@ -49,14 +51,15 @@ func Open(ctx context.Context, host run.Host, dir string) (Flake, error) {
 	if !found || !path.IsAbs(top) {
 		return Flake{}, fmt.Errorf("git rev-parse in %s gave %q", dir, result.Stdout)
 	}
-	return Flake{Top: top, Sub: strings.TrimSuffix(prefix, "/"), Owner: owner}, nil
+	return Flake{Top: top, Sub: strings.TrimSuffix(prefix, "/"), Owner: owner, Group: group}, nil
 }
 
-func ownerOf(info fs.FileInfo) int {
+// OwnerOf is the user and the group that own a file.
+func OwnerOf(info fs.FileInfo) (uid, gid int) {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		return int(stat.Uid)
+		return int(stat.Uid), int(stat.Gid)
 	}
-	return 0
+	return 0, 0
 }
 
 // Dir is the flake's folder.
@@ -138,6 +141,7 @@ func (f Flake) Update(inputs ...string) run.Command {
 }
 
 // IsLocked tells whether there is a flake.lock.
-func (f Flake) IsLocked(files run.Files) bool {
-	return files.Exists(strings.TrimPrefix(path.Join(f.Dir(), "flake.lock"), strings.TrimSuffix(files.Root(), "/")))
+func (f Flake) IsLocked() bool {
+	_, err := os.Stat(path.Join(f.Dir(), "flake.lock"))
+	return err == nil
 }

@@ -105,8 +105,8 @@ func TestFlakeIsNeverAPath(t *testing.T) {
 	}
 }
 
-// repository makes a folder with a flake, below the machine's root.
-func repository(t *testing.T) (host run.Host, dir string) {
+// repository makes a folder with a flake.
+func repository(t *testing.T) (host run.Runner, dir string) {
 	t.Helper()
 	root := t.TempDir()
 	dir = filepath.Join(root, "flake")
@@ -114,7 +114,7 @@ func repository(t *testing.T) (host run.Host, dir string) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "flake.nix"), "{ outputs = _: { }; }")
-	return run.LocalHost(&run.Local{}), dir
+	return &run.Local{}, dir
 }
 
 func write(t *testing.T, name, text string) {
@@ -140,7 +140,7 @@ func TestRepository(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Flake{Top: dir, Owner: os.Getuid()}); f != want {
+	if want := (Flake{Top: dir, Owner: os.Getuid(), Group: os.Getgid()}); f != want {
 		t.Errorf("Open() = %+v, want %+v", f, want)
 	}
 	write(t, filepath.Join(dir, "hosts/x86_64/A B.nix"), "{ }")
@@ -150,11 +150,11 @@ func TestRepository(t *testing.T) {
 	expectTree(t, host, f, Tree{Dirty: true})
 	mustRun(t, host, run.New("git", "-C", dir, "-c", "user.name=a", "-c", "user.email=b", "commit", "--quiet", "-a", "-m", "x"))
 	expectTree(t, host, f, Tree{})
-	if f.IsLocked(host.Files) {
+	if f.IsLocked() {
 		t.Error("IsLocked() without a flake.lock")
 	}
 	write(t, filepath.Join(dir, "flake.lock"), "{}")
-	if !f.IsLocked(host.Files) {
+	if !f.IsLocked() {
 		t.Error("IsLocked() misses the flake.lock")
 	}
 }
@@ -180,7 +180,7 @@ func TestFlakeBelowTheRoot(t *testing.T) {
 	if err != nil {
 		t.Fatalf("Open(somebody else's) = %v", err)
 	}
-	if want := (Flake{Top: top, Sub: "flake", Owner: 1234}); f != want {
+	if want := (Flake{Top: top, Sub: "flake", Owner: 1234, Group: os.Getgid()}); f != want {
 		t.Errorf("Open() = %+v, want %+v", f, want)
 	}
 	expectTree(t, host, f, Tree{Untracked: []string{"flake/flake.nix"}})

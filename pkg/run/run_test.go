@@ -147,6 +147,9 @@ func TestFilesStayBelow(t *testing.T) {
 	if info, err := files.Stat("/etc/static"); err != nil || !info.IsDir() {
 		t.Errorf("Stat() = %v, %v, want a directory", info, err)
 	}
+	if got, err := files.Resolve("/etc/static/hostname"); err != nil || got != filepath.Join(root, "nix/etc/hostname") {
+		t.Errorf("Resolve() = %q, %v, want the file below the root", got, err)
+	}
 	entries, err := files.ReadDir("/etc/static")
 	if err != nil || len(entries) != 2 || entries[0].Name() != "hostname" {
 		t.Errorf("ReadDir() = %v, %v, want hostname, new", entries, err)

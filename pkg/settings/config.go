@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
 	"slices"
 	"strings"
 
-	"nixos-go/pkg/run"
+	"nixos-go/pkg/atomicfile"
 )
 
 // Target is how a configuration boots; each host has one for each.
@@ -179,8 +180,8 @@ func (c *Config) JSON() ([]byte, error) {
 }
 
 // ReadConfig reads config.json from the flake's folder.
-func ReadConfig(files run.Files, dir string) (*Config, error) {
-	f, err := files.Open(path.Join(dir, ConfigName))
+func ReadConfig(dir string) (*Config, error) {
+	f, err := os.Open(path.Join(dir, ConfigName))
 	if err != nil {
 		return nil, err
 	}
@@ -189,10 +190,10 @@ func ReadConfig(files run.Files, dir string) (*Config, error) {
 }
 
 // WriteConfig replaces config.json in the flake's folder, atomically.
-func WriteConfig(files run.Files, dir string, c *Config) error {
+func WriteConfig(dir string, c *Config) error {
 	data, err := c.JSON()
 	if err != nil {
 		return err
 	}
-	return files.WriteFile(path.Join(dir, ConfigName), data, 0o644)
+	return atomicfile.Write(path.Join(dir, ConfigName), data, 0o644)
 }

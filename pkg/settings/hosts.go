@@ -4,10 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"strings"
-
-	"nixos-go/pkg/run"
 )
 
 // HostFile is a host of the flake.
@@ -21,8 +20,8 @@ type HostFile struct {
 }
 
 // Hosts lists the files hosts/<system>/<name>.nix of a flake's folder.
-func Hosts(files run.Files, dir string) ([]HostFile, error) {
-	systems, err := files.ReadDir(path.Join(dir, "hosts"))
+func Hosts(dir string) ([]HostFile, error) {
+	systems, err := os.ReadDir(path.Join(dir, "hosts"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s has no folder hosts: %w", dir, err)
 	}
@@ -34,7 +33,7 @@ func Hosts(files run.Files, dir string) ([]HostFile, error) {
 		if !system.IsDir() {
 			continue
 		}
-		entries, err := files.ReadDir(path.Join(dir, "hosts", system.Name()))
+		entries, err := os.ReadDir(path.Join(dir, "hosts", system.Name()))
 		if err != nil {
 			return nil, err
 		}

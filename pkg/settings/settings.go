@@ -202,7 +202,7 @@ func Load(ctx context.Context, host run.Host, dir string) (*Settings, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return s, err
 	}
-	config, err := ReadConfig(host.Files, dir)
+	config, err := ReadConfig(dir)
 	if err != nil {
 		return nil, fmt.Errorf("this system carries no %s, and which configuration it is cannot be read: %w", File, err)
 	}

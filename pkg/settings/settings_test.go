@@ -117,7 +117,7 @@ func machine(t *testing.T, content map[string]string) (run.Host, *run.Recorder) 
 // TestLoadAsksTheBuiltSystemFirst and evaluates once where it says nothing.
 func TestLoadAsksTheBuiltSystemFirst(t *testing.T) {
 	host, rec := machine(t, map[string]string{File: builtSettings})
-	if s, err := Load(t.Context(), host, "/etc/nixos"); err != nil || s.Networking.HostName != "FRACTAL-NORTH" {
+	if s, err := Load(t.Context(), host, host.Files.Path("/etc/nixos")); err != nil || s.Networking.HostName != "FRACTAL-NORTH" {
 		t.Errorf("Load() = %+v, %v", s, err)
 	}
 	if lines := rec.Lines(); len(lines) != 0 {
@@ -130,7 +130,7 @@ func TestLoadAsksTheBuiltSystemFirst(t *testing.T) {
 	})
 	rec.On("git").Reply("/etc/nixos\n\n")
 	rec.On("nix").Reply(builtSettings)
-	if s, err := Load(t.Context(), host, "/etc/nixos"); err != nil || s.Disk.Device != "/dev/nvme0n1" {
+	if s, err := Load(t.Context(), host, host.Files.Path("/etc/nixos")); err != nil || s.Disk.Device != "/dev/nvme0n1" {
 		t.Errorf("Load() = %+v, %v", s, err)
 	}
 	want := `nix --extra-experimental-features 'nix-command flakes' eval --json --no-update-lock-file 'git+file:///etc/nixos#nixosConfigurations."H-Standard-Boot".config.settings'`
@@ -139,11 +139,11 @@ func TestLoadAsksTheBuiltSystemFirst(t *testing.T) {
 	}
 
 	host, _ = machine(t, map[string]string{File: "{}"})
-	if _, err := Load(t.Context(), host, "/etc/nixos"); err == nil || !strings.Contains(err.Error(), File) {
+	if _, err := Load(t.Context(), host, host.Files.Path("/etc/nixos")); err == nil || !strings.Contains(err.Error(), File) {
 		t.Errorf("Load(broken file) = %v, want an error that names the file", err)
 	}
 	host, _ = machine(t, nil)
-	if _, err := Load(t.Context(), host, "/etc/nixos"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Load(t.Context(), host, host.Files.Path("/etc/nixos")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Load(nothing) = %v, want fs.ErrNotExist", err)
 	}
 }
@@ -225,23 +225,24 @@ func FuzzParseConfig(f *testing.F) {
 
 func TestConfigFile(t *testing.T) {
 	host, _ := machine(t, map[string]string{"/etc/nixos/config.json": `{"host_path":"hosts/x86_64/A.nix","extra":true}`})
-	c, err := ReadConfig(host.Files, "/etc/nixos")
+	dir := host.Files.Path("/etc/nixos")
+	c, err := ReadConfig(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.HostPath = "hosts/x86_64/B.nix"
-	if err := WriteConfig(host.Files, "/etc/nixos", c); err != nil {
+	if err := WriteConfig(dir, c); err != nil {
 		t.Fatal(err)
 	}
-	got, err := os.ReadFile(host.Files.Path("/etc/nixos/config.json"))
+	got, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	want := "{\n  \"host_path\": \"hosts/x86_64/B.nix\",\n  \"target\": \"Standard-Boot\",\n  \"extra\": true\n}\n"
 	if err != nil || string(got) != want {
 		t.Errorf("config.json = %q, %v, want %q", got, err, want)
 	}
-	if err := WriteConfig(host.Files, "/etc/nixos", &Config{}); err == nil {
+	if err := WriteConfig(dir, &Config{}); err == nil {
 		t.Error("WriteConfig(empty) is no error")
 	}
-	if _, err := ReadConfig(host.Files, "/elsewhere"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := ReadConfig(filepath.Dir(dir)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("ReadConfig(missing) = %v, want fs.ErrNotExist", err)
 	}
 }
@@ -254,7 +255,7 @@ func TestHosts(t *testing.T) {
 		"/etc/nixos/hosts/aarch64/P.nix":   "",
 		"/etc/nixos/hosts/README":          "",
 	})
-	got, err := Hosts(host.Files, "/etc/nixos")
+	got, err := Hosts(host.Files.Path("/etc/nixos"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +273,7 @@ func TestHosts(t *testing.T) {
 	if _, err := FindHost(got, "Z"); err == nil || err.Error() != `no host is named "Z"; there are: P, A, B.C` {
 		t.Errorf("FindHost(Z) = %v", err)
 	}
-	if _, err := Hosts(host.Files, "/etc"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Hosts(host.Files.Path("/etc")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Hosts(no flake) = %v, want fs.ErrNotExist", err)
 	}
 }

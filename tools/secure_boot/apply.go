@@ -162,7 +162,7 @@ func (s *session) putBack(ctx context.Context, j *Journal) []string {
 }
 
 func (s *session) putTargetBack(j *Journal) error {
-	config, err := settings.ReadConfig(s.env.Host.Files, j.Flake)
+	config, err := settings.ReadConfig(j.Flake)
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (s *session) putTargetBack(j *Journal) error {
 		return nil
 	}
 	config.Target = j.Target
-	return settings.WriteConfig(s.env.Host.Files, j.Flake, config)
+	return settings.WriteConfig(j.Flake, config)
 }
 
 func (s *session) putGenerationBack(ctx context.Context, j *Journal) error {
@@ -220,12 +220,12 @@ func (s *session) createKeys(ctx context.Context) error {
 }
 
 func (s *session) setTarget(context.Context) error {
-	config, err := settings.ReadConfig(s.env.Host.Files, s.facts.Flake)
+	config, err := settings.ReadConfig(s.facts.Flake)
 	if err != nil {
 		return err
 	}
 	config.Target = s.plan.Target
-	return settings.WriteConfig(s.env.Host.Files, s.facts.Flake, config)
+	return settings.WriteConfig(s.facts.Flake, config)
 }
 
 func (s *session) rebuild(ctx context.Context) error {

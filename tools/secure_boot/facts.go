@@ -68,7 +68,7 @@ func (t *tool) look(c *cli.Context) (Facts, error) {
 	if f.Settings, err = settings.Load(c.Context, t.env.Host, f.Flake); err != nil {
 		return f, err
 	}
-	if f.Config, err = settings.ReadConfig(files, f.Flake); err != nil {
+	if f.Config, err = settings.ReadConfig(f.Flake); err != nil {
 		return f, fmt.Errorf("which configuration this machine is: %w", err)
 	}
 	firmware, err := secureboot.ReadState(files)

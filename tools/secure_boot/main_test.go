@@ -45,7 +45,9 @@ func TestScripts(t *testing.T) {
 		Dir:           "testdata",
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 		Setup: func(e *testscript.Env) error {
-			e.Setenv("MACHINE", newMachine(t).dir)
+			m := newMachine(t)
+			e.Setenv("MACHINE", m.dir)
+			e.Setenv("NIXOS_GO_ROOT", filepath.Join(m.dir, "etc/nixos"))
 			return aside.Setup(e)
 		},
 	})

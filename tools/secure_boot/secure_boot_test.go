@@ -386,7 +386,7 @@ func TestDryRun(t *testing.T) {
 	m.expect(t, "enable --dry-run", m.run(t.Context(), "enable", "--dry-run"), 0)
 	want := `1. make keys in /var/lib/sbctl (sbctl)
 2. copy the boot files of $ROOT/boot to /var/lib/nixos-go/secure-boot
-3. set the target in /etc/nixos/config.json to Secure-Boot
+3. set the target in $ROOT/etc/nixos/config.json to Secure-Boot
 4. rebuild the system for the next boot (nixos-rebuild boot)
 5. verify the boot loader, the stubs, and the kernels and initrds that they vouch for
 6. give the keys to the firmware, with Microsoft's certificates, and read them back

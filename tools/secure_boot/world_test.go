@@ -146,6 +146,7 @@ func (m *machine) run(ctx context.Context, args ...string) int {
 		UI: u, Host: run.Host{Runner: m.runner, Files: run.Below(m.dir)}, Ask: m.ask, UID: m.uid,
 		Getenv: func(string) string { return "" },
 	}
+	args = append(args, "--flake", filepath.Join(m.dir, "etc/nixos"))
 	return clikit.Run(ctx, secureboottool.New(env, m.hooks), args, u)
 }
 

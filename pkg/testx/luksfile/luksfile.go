@@ -4,9 +4,12 @@ package luksfile
 
 import (
 	"bytes"
+	"encoding/json"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -70,11 +73,21 @@ func Cryptsetup(tb testing.TB, stdin string, args ...string) string {
 // for none: the oracle.
 func Opens(tb testing.TB, image, passphrase string) int {
 	tb.Helper()
-	for slot := range 32 {
+	var dump struct {
+		Keyslots map[string]json.RawMessage `json:"keyslots"`
+	}
+	if err := json.Unmarshal([]byte(Cryptsetup(tb, "", "luksDump", "--dump-json-metadata", image)), &dump); err != nil {
+		tb.Fatalf("cryptsetup luksDump --dump-json-metadata %s: %v", image, err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(dump.Keyslots)) {
 		command := exec.Command("cryptsetup", "open", "--test-passphrase", "--disable-external-tokens",
-			"--key-file=-", "--key-slot", strconv.Itoa(slot), image)
+			"--key-file=-", "--key-slot", name, image)
 		command.Stdin = bytes.NewReader([]byte(passphrase))
 		if command.Run() == nil {
+			slot, err := strconv.Atoi(name)
+			if err != nil {
+				tb.Fatal(err)
+			}
 			return slot
 		}
 	}

@@ -3,6 +3,7 @@
 package swtpm
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,16 +50,25 @@ func Start(tb testing.TB) *TPM {
 		_ = process.Process.Kill()
 		_ = process.Wait()
 	})
-	for range 500 {
-		if _, err := os.Stat(t.Socket); err == nil {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	t.await()
 	if t.TPMCloser, err = linuxudstpm.Open(t.Socket); err != nil {
 		tb.Fatalf("swtpm: %v", err)
 	}
 	return t
+}
+
+// await waits until the TPM answers: its socket is there before it listens.
+func (t *TPM) await() {
+	t.tb.Helper()
+	for range 3000 {
+		connection, err := net.Dial("unix", t.Socket)
+		if err == nil {
+			_ = connection.Close()
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.tb.Fatal("swtpm does not answer")
 }
 
 // Device names the TPM as systemd-cryptenroll's --tpm2-device takes it.
