@@ -119,6 +119,11 @@ func (v *volume) applyPlan(live, clean *os.File) error {
 	return v.step("write record", func() error { return a.finish(&v.record) })
 }
 
+// maxMoveDirs bounds the paths in the record, in bytes: users decide how many there are
+// and how long, and a record that is too long is none. The moves put the times of the
+// rest back as well, only not if they are cut off.
+const maxMoveDirs = 1 << 20
+
 // moveDirs notes the times of the directories that nested subvolumes will move out
 // of, in live, and into, in NEXT as it will be.
 func (a *applier) moveDirs(live *os.File, m *keep.Matcher) ([]MoveDir, error) {
@@ -128,12 +133,16 @@ func (a *applier) moveDirs(live *os.File, m *keep.Matcher) ([]MoveDir, error) {
 	}
 	var out []MoveDir
 	seen := map[string]bool{}
+	size := 0
 	for _, n := range nested {
 		parent, _ := splitPath(n.path)
 		if !n.kept || seen[parent] {
 			continue
 		}
 		seen[parent] = true
+		if size += len(parent); size > maxMoveDirs {
+			break
+		}
 		old, err := mtimeOf(live, parent)
 		if err != nil {
 			return nil, err
