@@ -55,7 +55,7 @@ func (r *Runner) cut(ctx context.Context, s *Scenario) (_ *Result, err error) {
 	}
 	defer func() { err = errors.Join(err, session.close()) }()
 	result.Log = session.recording.Log.Count()
-	points := r.Select.Select(session.recording.Log)
+	points := r.Select.Select(session.recording.Log, s.Dense)
 	if err := session.tryAll(ctx, points, result.Points, result); err != nil {
 		return nil, err
 	}
@@ -413,7 +413,7 @@ func (s *session) cutAgainAfter(ctx context.Context, p Point, result *Result) (e
 	}
 	failed := len(result.Failures)
 	second := &session{runner: s.runner, scenario: s.scenario, recording: recording, checker: s.checker}
-	err = second.tryAll(ctx, s.runner.Select.Select(recording.Log), result.Twice, result)
+	err = second.tryAll(ctx, s.runner.Select.Select(recording.Log, s.scenario.Dense), result.Twice, result)
 	err = errors.Join(err, second.close())
 	if err == nil && len(result.Failures) == failed {
 		err = os.RemoveAll(dir)

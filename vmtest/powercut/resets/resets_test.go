@@ -11,6 +11,13 @@ import (
 	"nixos-go/vmtest/powercut"
 )
 
+func TestMain(m *testing.M) {
+	if status, called := Helper(os.Args[1:], os.Stderr); called {
+		os.Exit(status)
+	}
+	os.Exit(m.Run())
+}
+
 func TestScenarios(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), "initrd-reset")
 	build := exec.Command("go", "build", "-o", bin, "nixos-go/initrd-reset")
@@ -18,7 +25,11 @@ func TestScenarios(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	tools := Tools{Run: &run.Local{}, InitrdReset: bin}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tools := Tools{Run: &run.Local{}, InitrdReset: bin, Helper: self}
 	for _, s := range tools.Scenarios() {
 		t.Run(s.Name, func(t *testing.T) {
 			dir, err := os.MkdirTemp(powercut.WorkDir(), "powercut-test-") //nolint:usetesting // on a tmpfs

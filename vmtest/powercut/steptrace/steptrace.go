@@ -125,8 +125,17 @@ func run(ctx context.Context, program string, args []string, when func(Call) boo
 		return nil
 	}
 	text, err := os.ReadFile(output.Name())
-	return errors.Join(fmt.Errorf("exit status %d, signal %d\n%s", status.ExitStatus(), status.Signal(), bytes.TrimSpace(text)), err)
+	return errors.Join(&ExitError{Status: status.ExitStatus(), Output: string(bytes.TrimSpace(text))}, err)
 }
+
+// ExitError is the end of a program with another status than 0; -1 says that a
+// signal ended it.
+type ExitError struct {
+	Status int
+	Output string // both streams
+}
+
+func (e *ExitError) Error() string { return fmt.Sprintf("exit status %d\n%s", e.Status, e.Output) }
 
 type tracer struct {
 	leader int
