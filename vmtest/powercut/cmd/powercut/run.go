@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -71,11 +72,11 @@ func (t *tool) run(c *cli.Context) error {
 		Repeat: repeatCommand(c.String("initrd-reset")),
 	}
 	results, err := t.cutAll(c, r, chosen)
-	if err != nil {
-		return fmt.Errorf("%w (images are in %s)", err, dir)
+	if printErr := t.print(results, c.Bool("json")); printErr != nil {
+		return printErr
 	}
-	if err := t.print(results, c.Bool("json")); err != nil {
-		return err
+	if err != nil {
+		return fmt.Errorf("%w (what it left is in %s)", err, dir)
 	}
 	if slices.ContainsFunc(results, func(r *powercut.Result) bool { return r.Failed() > 0 }) {
 		t.env.UI.Hintf("images and recordings of what failed are in %s", dir)
@@ -114,10 +115,17 @@ func choose(table []*powercut.Scenario, patterns []string) ([]*powercut.Scenario
 
 func (t *tool) cutAll(c *cli.Context, r *powercut.Runner, chosen []*powercut.Scenario) ([]*powercut.Result, error) {
 	var results []*powercut.Result
+	var errs []error
 	for _, s := range chosen {
 		result, err := r.Cut(c.Context, s)
+		if err != nil && c.Context.Err() != nil {
+			return results, err
+		}
 		if err != nil {
-			return nil, err
+			// One that cannot be tried says nothing of the others.
+			t.env.UI.Errorf("%v", err)
+			errs = append(errs, fmt.Errorf("%s could not be tried", s.Name))
+			continue
 		}
 		results = append(results, result)
 		took := time.Duration(result.Seconds * float64(time.Second)).Round(100 * time.Millisecond)
@@ -130,7 +138,7 @@ func (t *tool) cutAll(c *cli.Context, r *powercut.Runner, chosen []*powercut.Sce
 			t.tell(&f)
 		}
 	}
-	return results, nil
+	return results, errors.Join(errs...)
 }
 
 // tell says what did not hold at a point, and how to see it again.
