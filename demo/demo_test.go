@@ -45,7 +45,7 @@ func binary(t *testing.T) string {
 	path := filepath.Join(t.TempDir(), "initrd-reset")
 	cmd := exec.Command("go", "build", "-o", path, ".")
 	cmd.Dir = "../initrd-reset"
-	cmd.Env = append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
