@@ -35,7 +35,6 @@ func (t *tool) attach(c *cli.Context) error {
 	if s.options.DryRun {
 		return s.dryRun(plan, nil)
 	}
-	s.warn(plan)
 	err = s.engine().Attach(c.Context, plan)
 	if _, ok := errors.AsType[*vfio.HeldError](err); ok {
 		return clikit.WithHint(fmt.Errorf("a virtual machine has the card: %w", err),

@@ -29,8 +29,8 @@ type Facts struct {
 	Firmware *secureboot.State
 	// Keys are the owner's, nil before they are made.
 	Keys *secureboot.Keys
-	// KeysKept tells whether their folder survives a reset.
-	KeysKept bool
+	// NotKept are the folders of keys and journal that a reset would wipe.
+	NotKept []string
 	// ESP is where the EFI partition is mounted, as this process sees it.
 	ESP string
 	// Report is of the ESP as Secure Boot would find it, Standard as
@@ -68,6 +68,9 @@ func (t *tool) look(c *cli.Context) (Facts, error) {
 	if f.Settings, err = settings.Load(c.Context, t.env.Host, f.Flake); err != nil {
 		return f, err
 	}
+	if f.Settings.Boot.PKIBundle == "" {
+		f.Settings.Boot.PKIBundle = "/var/lib/sbctl"
+	}
 	if f.Config, err = settings.ReadConfig(f.Flake); err != nil {
 		return f, fmt.Errorf("which configuration this machine is: %w", err)
 	}
@@ -85,8 +88,14 @@ func (t *tool) look(c *cli.Context) (Facts, error) {
 	case !errors.Is(err, secureboot.ErrNoKeys):
 		return f, err
 	}
-	if f.KeysKept, err = kept(files, f.Settings, f.Settings.Boot.PKIBundle); err != nil {
-		return f, err
+	for _, folder := range []string{f.Settings.Boot.PKIBundle, Folder} {
+		survives, err := kept(files, f.Settings, folder)
+		if err != nil {
+			return f, err
+		}
+		if !survives {
+			f.NotKept = append(f.NotKept, folder)
+		}
 	}
 	if f.Journal, err = store(files).Load(); err != nil {
 		return f, err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"nixos-go/pkg/settings"
@@ -47,7 +48,7 @@ type Code string
 const (
 	NoUEFI       Code = "no-uefi"
 	NoSetupMode  Code = "no-setup-mode"
-	KeysNotKept  Code = "keys-not-kept"
+	NotKept      Code = "not-kept"
 	NoESP        Code = "no-esp"
 	StillActive  Code = "still-active"
 	NotConfirmed Code = "not-confirmed"
@@ -92,14 +93,27 @@ func PlanEnable(f *Facts, microsoft bool) (Plan, error) {
 		return plan, nil
 	case plan.Enrol && !f.Firmware.SetupMode:
 		return plan, refuse(NoSetupMode, "the firmware is not in setup mode, so it takes no new keys", toSetupMode...)
-	case !f.KeysKept:
-		return plan, refuse(KeysNotKept, plan.Keys+" does not persist: the next boot would wipe the keys, and nothing could be signed any more",
-			fmt.Sprintf("add settings.disk.immutability.persist.paths = [ %q ]; to the host's file, and run nixos-update", plan.Keys))
+	case len(f.NotKept) > 0:
+		return plan, refuseNotKept(f)
 	}
 	if !plan.Enrol {
 		plan.Notes = append(plan.Notes, "the firmware has your keys already")
 	}
 	return plan, nil
+}
+
+// refuseNotKept refuses to rely on what the next boot wipes.
+func refuseNotKept(f *Facts) error {
+	reason := "the next boot would wipe " + strings.Join(f.NotKept, " and ")
+	if slices.Contains(f.NotKept, f.Settings.Boot.PKIBundle) {
+		reason += ": without the keys nothing could be signed any more"
+	}
+	quoted := make([]string, len(f.NotKept))
+	for i, folder := range f.NotKept {
+		quoted[i] = strconv.Quote(folder)
+	}
+	return refuse(NotKept, reason, fmt.Sprintf(
+		"add settings.disk.immutability.persist.paths = [ %s ]; to the host's file, and run nixos-update", strings.Join(quoted, " ")))
 }
 
 // hasDefault tells whether the default generation is among those.
@@ -118,6 +132,8 @@ func PlanDisable(f *Facts) (Plan, error) {
 	case f.Config.Target == settings.StandardBoot && f.Standard.Sound() && len(f.Report.Generations) == 0:
 		plan.Done = "this machine boots without Secure Boot already"
 		return plan, nil
+	case slices.Contains(f.NotKept, Folder):
+		return plan, refuseNotKept(f)
 	}
 	plan.Notes = append(plan.Notes, "the keys stay in "+plan.Keys+" and in the firmware: sudo nixos-secure-boot enable needs no setup mode later")
 	if f.Settings.TPM.Enable {

@@ -169,7 +169,10 @@ func TestRefusals(t *testing.T) {
 		}, says: []string{"not booted by UEFI"}},
 		{name: "keys that would not persist", change: func(m *machine) {
 			m.write("etc/immutability/plan.json", fmt.Sprintf(planJSON, `"/var/lib/nixos-go"`))
-		}, says: []string{"/var/lib/sbctl does not persist", `settings.disk.immutability.persist.paths = [ "/var/lib/sbctl" ];`}},
+		}, says: []string{"the next boot would wipe /var/lib/sbctl: without the keys", `settings.disk.immutability.persist.paths = [ "/var/lib/sbctl" ];`}},
+		{name: "a journal that would not persist", change: func(m *machine) {
+			m.write("etc/immutability/plan.json", fmt.Sprintf(planJSON, `"/var/lib/sbctl"`))
+		}, says: []string{"the next boot would wipe /var/lib/nixos-go/secure-boot"}},
 		{name: "no EFI partition", change: func(*machine) {}, args: []string{"--esp", "/nowhere"}, says: []string{"is the EFI partition mounted there?", "--esp DIR"}},
 		{name: "no config.json", change: func(m *machine) {
 			if err := os.Remove(filepath.Join(m.dir, "etc/nixos/config.json")); err != nil {

@@ -2,6 +2,7 @@ package secureboottool
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -69,7 +70,7 @@ func (t *tool) status(c *cli.Context) error {
 func MakeStatus(f *Facts) Status {
 	s := Status{
 		Firmware: f.Firmware, Configured: f.Config.Target, Generation: f.Generation, Active: f.Active(),
-		Keys: KeyStatus{Folder: f.Settings.Boot.PKIBundle, Exist: f.Keys != nil, Enrolled: f.Enrolled(), Kept: f.KeysKept},
+		Keys: KeyStatus{Folder: f.Settings.Boot.PKIBundle, Exist: f.Keys != nil, Enrolled: f.Enrolled(), Kept: !slices.Contains(f.NotKept, f.Settings.Boot.PKIBundle)},
 		ESP:  ESPStatus{Path: f.ESP}, OptionROMs: f.OptionROMs, Next: next(f),
 	}
 	if f.Firmware != nil {

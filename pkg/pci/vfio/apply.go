@@ -69,17 +69,28 @@ type UndoneError struct {
 	Step Step
 	// Cause is why.
 	Cause error
-	// Left is what could not be put back; empty where everything is as it was.
+	// Ended are the processes that were ended before, which nothing brings back.
+	Ended []string
+	// Left is what could not be put back; empty where everything else is as it
+	// was.
 	Left []string
 }
 
 // Error says what failed, and what state the machine is in now.
 func (e *UndoneError) Error() string {
 	text := fmt.Sprintf("%s: %v", e.Step, e.Cause)
-	if len(e.Left) == 0 {
-		return text + "\neverything is as it was before"
+	switch {
+	case len(e.Left) > 0:
+		text += "\nnot put back: " + strings.Join(e.Left, "\nnot put back: ")
+	case len(e.Ended) == 0:
+		text += "\neverything is as it was before"
+	default:
+		text += "\neverything else is as it was before"
 	}
-	return text + "\nnot put back: " + strings.Join(e.Left, "\nnot put back: ")
+	if len(e.Ended) > 0 {
+		text += "\nended meanwhile: " + strings.Join(e.Ended, ", ")
+	}
+	return text
 }
 
 // Unwrap is the cause.
@@ -100,11 +111,24 @@ func (e *Engine) Detach(ctx context.Context, plan Plan) error {
 			err = e.step(ctx, plan, step, Event{Step: step, Index: i, Total: len(plan.Steps)})
 		}
 		if err != nil {
-			return e.undo(context.WithoutCancel(ctx), &journal, step, err)
+			undone := e.undo(context.WithoutCancel(ctx), &journal, step, err)
+			undone.Ended = ended(plan.Steps[:i])
+			return undone
 		}
 	}
 	journal.Phase = Detached
 	return e.Store.Save(&journal)
+}
+
+// ended are the processes that these steps have ended.
+func ended(steps []Step) []string {
+	var names []string
+	for _, step := range steps {
+		if step.Kind == StopProcess {
+			names = append(names, fmt.Sprintf("%s (%d)", step.Process.Name, step.Process.PID))
+		}
+	}
+	return names
 }
 
 // Attach carries out a plan of [PlanAttach]. A step that fails does not stop
@@ -112,8 +136,8 @@ func (e *Engine) Detach(ctx context.Context, plan Plan) error {
 // attach goes on from there.
 func (e *Engine) Attach(ctx context.Context, plan Plan) error {
 	if len(plan.Steps) == 0 {
-		if len(plan.Warnings) > 0 {
-			return nil // something hangs: the journal is still needed
+		if len(plan.Warnings) > 0 { // something hangs: the journal is still needed
+			return notBack(plan.Warnings)
 		}
 		return e.Store.Remove(plan.GPU)
 	}
@@ -132,22 +156,18 @@ func (e *Engine) Attach(ctx context.Context, plan Plan) error {
 	if err != nil {
 		return err
 	}
-	if len(left) > 0 || len(plan.Warnings) > 0 {
-		return fmt.Errorf("not everything is back: %w", errors.Join(asErrors(append(left, plan.Warnings...))...))
+	if left = append(left, plan.Warnings...); len(left) > 0 {
+		return notBack(left)
 	}
 	return e.Store.Remove(plan.GPU)
 }
 
-func asErrors(texts []string) []error {
-	errs := make([]error, len(texts))
-	for i, text := range texts {
-		errs[i] = errors.New(text)
-	}
-	return errs
+func notBack(left []string) error {
+	return errors.New("not everything is back:\n" + strings.Join(left, "\n"))
 }
 
 // undo plans the way back from where the machine is now, and goes it.
-func (e *Engine) undo(ctx context.Context, journal *Journal, failed Step, cause error) error {
+func (e *Engine) undo(ctx context.Context, journal *Journal, failed Step, cause error) *UndoneError {
 	result := &UndoneError{Step: failed, Cause: cause}
 	if noteHang(journal, failed, cause) {
 		if err := e.Store.Save(journal); err != nil {

@@ -204,7 +204,12 @@ func TestHolders(t *testing.T) {
 	}
 	expect(t, m, "after the failed Detach", before)
 
+	// What was ended stays so, and is named.
 	choices := allServices
+	choices.Processes = []pci.Holder{{PID: 2001, Name: "victim"}}
+	if err := m.detach(t.Context(), "", choices); err == nil || !strings.Contains(err.Error(), "ended meanwhile: victim (2001)") {
+		t.Errorf("Detach that fails after it has ended a process = %v, want the process named", err)
+	}
 	choices.Processes = held.Holders
 	if err := m.detach(t.Context(), "", choices); err != nil {
 		t.Fatalf("Detach, blender ended = %v", err)
@@ -282,8 +287,8 @@ func TestUnkillableUnbind(t *testing.T) {
 	if err := m.detach(t.Context(), "", vfio.Choices{}); !errors.Is(err, vfio.ErrStuck) {
 		t.Errorf("Detach while it hangs = %v, want ErrStuck", err)
 	}
-	if err := m.attach(""); err != nil {
-		t.Errorf("Attach while it hangs = %v, want nothing to do", err)
+	if err := m.attach(""); err == nil || !strings.Contains(err.Error(), "0000:01:00.1") {
+		t.Errorf("Attach while it hangs = %v, want an error that names 0000:01:00.1", err)
 	}
 	if log := m.kernel.Log()[operations:]; len(log) != 0 {
 		t.Errorf("while it hangs, the tool did %q, want nothing", log)
