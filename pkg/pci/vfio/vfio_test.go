@@ -247,7 +247,7 @@ func TestLitMeanwhile(t *testing.T) {
 func TestHangingUnbind(t *testing.T) {
 	m := newMachine(t, fakepci.Quiet(fakepci.North()))
 	before := m.kernel.State()
-	m.Watchdog.Limit = 200 * time.Millisecond
+	m.Hanging.Limit = 200 * time.Millisecond
 	m.kernel.HangUnbind("snd_hda_intel")
 	err := m.detach(t.Context(), "", vfio.Choices{})
 	var hung *vfio.HungError
@@ -267,8 +267,8 @@ func TestHangingUnbind(t *testing.T) {
 func TestUnkillableUnbind(t *testing.T) {
 	m := newMachine(t, fakepci.Quiet(fakepci.North()))
 	before := m.kernel.State()
-	m.Watchdog.Limit = 200 * time.Millisecond
-	m.Watchdog.Kill = func(*os.Process) error { return nil }
+	m.Hanging.Limit = 200 * time.Millisecond
+	m.Hanging.Kill = func(*os.Process) error { return nil }
 	release := m.kernel.HangUnbind("snd_hda_intel")
 	err := m.detach(t.Context(), "", vfio.Choices{})
 	var undone *vfio.UndoneError
