@@ -8,6 +8,7 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -117,16 +118,20 @@ func (t tool) run(c *cli.Context) error {
 	return s.run(c.Context)
 }
 
-// locate finds the flake, the host in it, and its settings.
+// locate finds the flake, the host in it, and its settings. What an unfinished
+// installation says of them holds where the command line says nothing.
 func (t tool) locate(ctx context.Context, r request) (request, error) {
-	dir := r.dir
-	if dir == "" {
-		dir = "/etc/nixos"
-		if _, err := os.Stat("flake.nix"); err == nil {
-			dir = "."
+	unfinished, err := readState(t.env.Host.Files)
+	if err != nil {
+		return r, err
+	}
+	if unfinished != nil && r.hostName == "" && r.remote == "" {
+		r.hostName = unfinished.Host
+		if r.dir == "" {
+			r.dir = unfinished.Flake
 		}
 	}
-	dir, err := flake.Dir(dir)
+	dir, err := flake.Dir(cmp.Or(r.dir, t.flakeHere()))
 	if err != nil {
 		return r, err
 	}
@@ -148,6 +153,14 @@ func (t tool) locate(ctx context.Context, r request) (request, error) {
 	// The disk's own configuration is the smallest that has the settings.
 	r.settings, err = settings.Evaluate(ctx, t.env.Host, r.flake, settings.Configuration(r.host.Name, settings.DiskOperation))
 	return r, err
+}
+
+// flakeHere is the folder of the flake where none is named.
+func (tool) flakeHere() string {
+	if _, err := os.Stat("flake.nix"); err == nil {
+		return "."
+	}
+	return "/etc/nixos"
 }
 
 // choose finds the host, or asks for it among those for this processor.

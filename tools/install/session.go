@@ -204,7 +204,7 @@ func (s *session) plan(from stepName) ([]step, error) {
 func (s *session) prepare(ctx context.Context, steps []step) error {
 	if len(steps) == 0 {
 		s.env.UI.Infof("Something is mounted at %s already.", s.r.root)
-		s.sayMounted()
+		s.hintMounted()
 		return nil
 	}
 	if s.r.installedOnly() {
@@ -236,7 +236,7 @@ func (s *session) note(steps []step) error {
 		}
 		done = append(done, name)
 	}
-	s.state = &state{Version: stateVersion, Host: s.r.host.Name, Device: s.r.device(), Done: done}
+	s.state = &state{Version: stateVersion, Flake: s.r.flake.Dir(), Host: s.r.host.Name, Device: s.r.device(), Done: done}
 	return s.state.write(s.files)
 }
 

@@ -16,10 +16,12 @@ const stateFile = "/run/nixos-go/install.json"
 
 // state is an unfinished installation.
 type state struct {
-	Version int        `json:"version"`
-	Host    string     `json:"host"`
-	Device  string     `json:"device"`
-	Done    []stepName `json:"done"`
+	Version int `json:"version"`
+	// Flake is the folder that is installed from.
+	Flake  string     `json:"flake"`
+	Host   string     `json:"host"`
+	Device string     `json:"device"`
+	Done   []stepName `json:"done"`
 	// Working is the step that was begun.
 	Working stepName `json:"working"`
 }

@@ -41,6 +41,10 @@ func (s *session) mountByDisko(ctx context.Context, commands []run.Command) (err
 // sayMounted says what can be done with a mounted machine.
 func (s *session) sayMounted() {
 	s.env.UI.Donef("%s is mounted at %s", s.r.host.Name, s.r.root)
+	s.hintMounted()
+}
+
+func (s *session) hintMounted() {
 	s.env.UI.Hintf("enter it: nixos-enter --root %s; when done: umount --recursive %s", s.r.root, s.r.root)
 }
 
