@@ -247,7 +247,7 @@ func TestLitMeanwhile(t *testing.T) {
 func TestHangingUnbind(t *testing.T) {
 	m := newMachine(t, fakepci.Quiet(fakepci.North()))
 	before := m.kernel.State()
-	m.Watchdog.Limit = 200 * time.Millisecond
+	m.Hanging.Limit = 200 * time.Millisecond
 	m.kernel.HangUnbind("snd_hda_intel")
 	err := m.detach(t.Context(), "", vfio.Choices{})
 	var hung *vfio.HungError
@@ -267,8 +267,8 @@ func TestHangingUnbind(t *testing.T) {
 func TestUnkillableUnbind(t *testing.T) {
 	m := newMachine(t, fakepci.Quiet(fakepci.North()))
 	before := m.kernel.State()
-	m.Watchdog.Limit = 200 * time.Millisecond
-	m.Watchdog.Kill = func(*os.Process) error { return nil }
+	m.Hanging.Limit = 200 * time.Millisecond
+	m.Hanging.Kill = func(*os.Process) error { return nil }
 	release := m.kernel.HangUnbind("snd_hda_intel")
 	err := m.detach(t.Context(), "", vfio.Choices{})
 	var undone *vfio.UndoneError
@@ -555,7 +555,6 @@ func TestPlanIsPure(t *testing.T) {
 
 func TestEndProcess(t *testing.T) {
 	m := newMachine(t, fakepci.Quiet(fakepci.North()))
-	m.Patience = 300 * time.Millisecond
 	start := func(script string) (*exec.Cmd, pci.Holder) {
 		process := exec.Command("sh", "-c", script)
 		out, err := process.StdoutPipe()
@@ -589,9 +588,11 @@ func TestEndProcess(t *testing.T) {
 	if _, err := os.Stat("/proc/" + itoa(meek.PID)); err != nil {
 		t.Errorf("EndProcess ended a process of another start time")
 	}
+	m.Patience = time.Minute
 	if err := m.Live.EndProcess(t.Context(), meek); err != nil {
 		t.Errorf("EndProcess = %v", err)
 	}
+	m.Patience = 300 * time.Millisecond
 	stubborn, holder := start("trap '' TERM; echo x; while :; do sleep 1; done")
 	if err := m.Live.EndProcess(t.Context(), holder); err == nil || !strings.Contains(err.Error(), "still there") {
 		t.Errorf("EndProcess of one that ignores SIGTERM = %v, want an error", err)

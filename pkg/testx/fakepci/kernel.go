@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"nixos-go/pkg/pci"
 	"nixos-go/pkg/pci/vfio"
@@ -22,7 +23,13 @@ type System struct {
 	*vfio.Live
 
 	Kernel *Kernel
+	// Hanging watches the writes that hang ([Kernel.HangUnbind]). The others
+	// get all the time that a slow machine may need, whatever its limit is.
+	Hanging *vfio.Watchdog
 }
+
+// patience is the limit of writes that do not hang.
+const patience = 2 * time.Minute
 
 // NewSystem is the system on top of a kernel's folder.
 func NewSystem(k *Kernel, watchdog *vfio.Watchdog) (*System, error) {
@@ -30,15 +37,21 @@ func NewSystem(k *Kernel, watchdog *vfio.Watchdog) (*System, error) {
 	if err != nil {
 		return nil, err
 	}
+	patient := *watchdog
+	patient.Limit = patience
 	return &System{
-		Live:   &vfio.Live{Root: root, Runner: k, Watchdog: watchdog},
-		Kernel: k,
+		Live:   &vfio.Live{Root: root, Runner: k, Watchdog: &patient},
+		Kernel: k, Hanging: watchdog,
 	}, nil
 }
 
 // Write implements [vfio.System].
 func (s *System) Write(name, value string) error {
-	if err := s.Live.Write(name, value); err != nil {
+	watchdog := s.Watchdog
+	if info, err := s.Root.Stat(name); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
+		watchdog = s.Hanging
+	}
+	if err := watchdog.Write(s.Root.Name(), name, value); err != nil {
 		return err
 	}
 	return s.Kernel.written(name, strings.TrimSpace(value))
