@@ -41,12 +41,20 @@ type daemon struct {
 	err     error         // how it ended; to be read after that
 }
 
+func findDaemon() (string, error) {
+	program, err := exec.LookPath(daemonProgram)
+	if err != nil {
+		return "", fmt.Errorf("%w (Debian: package qemu-system-common; NixOS: qemu)", err)
+	}
+	return program, nil
+}
+
 // startDaemon serves image as the file served, which must not exist yet, and
 // returns when it is there.
 func startDaemon(ctx context.Context, image, log, served string) (*daemon, error) {
-	program, err := exec.LookPath(daemonProgram)
+	program, err := findDaemon()
 	if err != nil {
-		return nil, fmt.Errorf("%w (Debian: package qemu-system-common; NixOS: qemu)", err)
+		return nil, err
 	}
 	// The daemon leaves the superblock alone until there is an entry.
 	if err := os.WriteFile(log, writelog.Empty(logSectorSize), 0o600); err != nil {
