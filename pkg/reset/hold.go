@@ -140,7 +140,7 @@ func (m *mover) clearNote() error {
 func (m *mover) withRecord(work func(record *os.File) error) error {
 	record, err := openRegular(m.new, ReadyName)
 	if err != nil {
-		return nil //nolint:nilerr // no record, no note
+		return nil // no record, no note
 	}
 	defer record.Close()
 	return work(record)

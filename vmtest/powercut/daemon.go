@@ -36,9 +36,9 @@ type daemon struct {
 	served  string // the FUSE file
 	cmd     *exec.Cmd
 	monitor io.WriteCloser // commands of the QEMU Machine Protocol
-	stderr bytes.Buffer
-	ended  chan struct{} // closed when the process has ended
-	err    error         // how it ended; to be read after that
+	stderr  bytes.Buffer
+	ended   chan struct{} // closed when the process has ended
+	err     error         // how it ended; to be read after that
 }
 
 // startDaemon serves image as the file served, which must not exist yet, and

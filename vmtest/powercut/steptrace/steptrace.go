@@ -173,11 +173,11 @@ func (t *tracer) loop() (unix.WaitStatus, error) {
 			set = true
 		}
 		signal := 0
-		switch s := status.StopSignal(); s {
-		case syscallStop:
+		s := status.StopSignal()
+		switch {
+		case s == syscallStop:
 			t.syscallStop(tid)
-		case unix.SIGTRAP, unix.SIGSTOP: // of exec, of a clone, of a new thread
-		default:
+		case s != unix.SIGTRAP && s != unix.SIGSTOP: // those are of exec, of a clone, of a new thread
 			signal = int(s)
 		}
 		// ESRCH: killed in the meantime, which the next wait tells.
@@ -191,7 +191,7 @@ func (t *tracer) loop() (unix.WaitStatus, error) {
 func (t *tracer) syscallStop(tid int) {
 	var info syscallInfo
 	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, getSyscallInfo, uintptr(tid), unsafe.Sizeof(info),
-		uintptr(unsafe.Pointer(&info)), 0, 0) //nolint:gosec // ptrace takes a pointer
+		uintptr(unsafe.Pointer(&info)), 0, 0)
 	if errno != 0 {
 		return // killed in the meantime
 	}

@@ -118,7 +118,7 @@ func (t *tool) cutAll(c *cli.Context, r *powercut.Runner, chosen []*powercut.Sce
 	var errs []error
 	for _, s := range chosen {
 		result, err := r.Cut(c.Context, s)
-		if err != nil && c.Context.Err() != nil {
+		if err != nil && c.Err() != nil {
 			return results, err
 		}
 		if err != nil {
