@@ -123,7 +123,7 @@ func (s stopAt) Write(b []byte) (int, error) {
 func TestInterrupted(t *testing.T) {
 	testx.NeedBtrfs(t)
 	args := []string{"--initrd-reset", binary(t), "--source", source(t)}
-	for _, at := range []string{"2. A day", "4. The next", "5. The power", "6. Back"} {
+	for _, at := range []string{"2. A day", "5. The power"} {
 		t.Run(at, func(t *testing.T) {
 			folder := t.TempDir()
 			t.Setenv("TMPDIR", folder)

@@ -26,7 +26,7 @@ const (
 // disk is the disk of the demo:
 //
 //	@root                    etc (a copy of this machine's), usr, var, tmp
-//	@home                    demo, from /etc/skel
+//	@home                    demo, somebody's new home
 //	@snapshots/@root/CLEAN
 //	@snapshots/@home/CLEAN
 type disk struct {

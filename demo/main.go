@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"os/signal"
 
 	"golang.org/x/sys/unix"
@@ -49,7 +50,7 @@ func run(ctx context.Context, args []string, u *ui.UI) int {
 	}
 	err := show(ctx, o, u)
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && !errors.Is(err, errLeft):
 		u.Infof("\nInterrupted. The disk of the demo is gone; nothing is left behind.")
 		return 130
 	case err != nil:
@@ -62,6 +63,9 @@ func run(ctx context.Context, args []string, u *ui.UI) int {
 
 var errNotRoot = errors.New("loop devices and mounts need root")
 
+// errLeft says that something of the demo could not be undone.
+var errLeft = errors.New("not everything could be cleaned up")
+
 // errDisk says that the machine could not give a disk.
 var errDisk = errors.New("the demo needs a loop device and btrfs")
 
@@ -70,6 +74,8 @@ func explain(err error, u *ui.UI) {
 	switch {
 	case errors.Is(err, errNotRoot):
 		u.Hintf("run it as root, or scripts/demo, which takes sudo where there is one")
+	case errors.Is(err, exec.ErrNotFound):
+		u.Hintf("install btrfs-progs (on NixOS: nix develop)")
 	case errors.Is(err, unix.ENOSPC):
 		u.Hintf("it wants 1 GiB in %s: name another folder in TMPDIR", os.TempDir())
 	case errors.Is(err, errDisk):

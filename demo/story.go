@@ -24,9 +24,9 @@ type story struct {
 	clean      amount
 	kept       state // the files that the first day wanted kept
 	keptAmount amount
-	lost       amount // of the first day
-	reset      time.Duration
-	restore    time.Duration
+	lost       amount        // of the first day
+	reset      time.Duration // of the first day
+	evening    state         // before the last reset
 	boots      int
 }
 
@@ -42,8 +42,11 @@ func show(ctx context.Context, o options, u *ui.UI) (err error) {
 		return err
 	}
 	err = s.tell(ctx)
-	if closeErr := s.disk.close(); err != nil || closeErr != nil {
-		return errors.Join(err, closeErr)
+	if closeErr := s.disk.close(); closeErr != nil {
+		err = errors.Join(err, fmt.Errorf("%w: %w", errLeft, closeErr))
+	}
+	if err != nil {
+		return err
 	}
 	return u.Printf("\n%s", u.Out(ui.Dim, duration(time.Since(start))+" in all. Nothing is left behind: no mount, no loop device, no file."))
 }
@@ -78,7 +81,7 @@ func (s *story) installed(ctx context.Context) error {
 	return nil
 }
 
-// boot runs the binary, and after it what the service does after a boot.
+// boot runs the binary under a name on a disk that is in rest.
 func (s *story) boot(ctx context.Context, name string) (boot, error) {
 	if err := s.disk.sync(); err != nil { // a boot begins with nothing in memory
 		return boot{}, err
@@ -198,6 +201,7 @@ func (s *story) cut(ctx context.Context, n int, step, when string) error {
 	if err != nil {
 		return err
 	}
+	s.evening = old
 	want, err := s.disk.expect(old)
 	if err != nil {
 		return err
@@ -281,10 +285,10 @@ func (s *story) yesterday(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.restore = b.took
 	s.ran(b)
-	if !exists(s.disk.path(path)) {
-		return fmt.Errorf("%w: %s is not back", errDiffers, path)
+	paths, err := s.disk.check(s.evening)
+	if err != nil {
+		return err
 	}
 	now, err := s.disk.live()
 	if err != nil {
@@ -293,7 +297,7 @@ func (s *story) yesterday(ctx context.Context) error {
 	if same, gone := survived(s.kept, now); gone > 0 {
 		return fmt.Errorf("%w: %d of %d kept files are not as they were", errDiffers, gone, same+gone)
 	}
-	s.row(ui.Blue, "checked", "the file is there, and so is everything that was kept", duration(b.took))
+	s.row(ui.Blue, "checked", grouped(paths)+" paths: all as it was that evening, the file too", duration(b.took))
 	return nil
 }
 
