@@ -14,7 +14,7 @@ import (
 func goCommand(t *testing.T, env []string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("go", args...)
-	cmd.Env = append(append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0", "GOFLAGS="), env...)
+	cmd.Env = append(append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false"), env...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -94,7 +94,7 @@ func TestProcess(t *testing.T) {
 		{[]string{"-h"}, 0, "Usage: initrd-disabled [--plan FILE]", ""},
 		{[]string{"--report", report, "--json"}, 0, `"mode": "disabled"`, "mode disabled, from the name initrd-disabled"},
 		{[]string{"--report", report, "--mode", "reset", "--plan", "/nonexistent"}, 2, "", "plan file: open /nonexistent"},
-		{[]string{"--no-such-flag"}, 2, "", "flag provided but not defined"},
+		{[]string{"--no-such-flag"}, 2, "", `unknown flag "--no-such-flag"`},
 	} {
 		var stdout, stderr strings.Builder
 		cmd := exec.Command(path, tt.args...)

@@ -174,8 +174,12 @@ func (k keptWalker) sameLinks(a at, live, clean *inode) (bool, error) {
 }
 
 func linksOutsideTrash(t *tree, n *inode) (int, error) {
+	refs, err := t.refs(n.number)
+	if err != nil {
+		return 0, err
+	}
 	count := 0
-	for _, ref := range n.refs {
+	for _, ref := range refs {
 		dir, err := t.path(ref.Parent)
 		if err != nil {
 			return 0, err

@@ -3,6 +3,7 @@ package diff
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -106,7 +107,7 @@ func TestInterrupted(t *testing.T) {
 			v.Close()
 		}
 	}()
-	if v, err := (tool{env}).look(ctx, request{}, tgt, &filter{}); !clikit.IsInterrupted(err) {
+	if v, err := (tool{env}).look(ctx, request{}, tgt, &filter{}); !errors.Is(err, context.Canceled) && !errors.As(err, new(*run.InterruptedError)) {
 		t.Errorf("look() = %v, %v, want an interruption", v, err)
 	}
 }
