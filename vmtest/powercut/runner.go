@@ -117,7 +117,7 @@ func (r *Runner) makeDisk(ctx context.Context, s *Scenario, image string) error 
 	if _, err := r.Run.Run(ctx, run.New("mkfs.btrfs", "--quiet", "--nodiscard", image)); err != nil {
 		return err
 	}
-	return withDevice(ctx, image, func(device string) error { return s.Prepare(ctx, device) })
+	return withDevice(image, func(device string) error { return s.Prepare(ctx, device) })
 }
 
 // open opens a recording and lets a new checker learn from it, or, when it is of
@@ -191,7 +191,7 @@ func (s *session) show(ctx context.Context, recording *Recording, image *os.File
 
 // runAgain is the next boot of an image.
 func (s *session) runAgain(ctx context.Context, image *os.File) error {
-	return withDevice(ctx, image.Name(), func(device string) error { return s.scenario.again()(ctx, device) })
+	return withDevice(image.Name(), func(device string) error { return s.scenario.again()(ctx, device) })
 }
 
 // Try tries one point of a recording that a failure left, and reports what does
@@ -362,7 +362,7 @@ func (s *session) checkDisk(ctx context.Context, image *os.File, phase Phase) er
 	if _, err := s.runner.Run.Run(ctx, run.New("btrfs", "check", "--readonly", "--check-data-csum", "--force", image.Name())); err != nil {
 		return err
 	}
-	return withImage(ctx, image.Name(), func(mount string) error {
+	return withImage(image.Name(), func(mount string) error {
 		if err := s.checker.Check(ctx, mount, phase); err != nil {
 			return &mountError{mount, err}
 		}
