@@ -187,5 +187,9 @@ func (m *mover) finishHeld(h *heldDir) error {
 	}
 	defer dir.Close()
 	h.dir = dir
+	// The cut may have come before the flags were lifted, or after they were back.
+	if err := liftFlags(dir); err != nil {
+		return err
+	}
 	return h.putBack()
 }
