@@ -166,7 +166,7 @@ func (s *session) learn(ctx context.Context, recording *Recording) (err error) {
 		}
 	}
 	for _, from := range []Point{{Kind: Start}, recording.last()} {
-		if err := recording.Image(image, from); err != nil {
+		if err := recording.mountable(image, from); err != nil {
 			return err
 		}
 		for _, phase := range []Phase{MayRecover, MaySettle} {
@@ -183,7 +183,7 @@ func (s *session) learn(ctx context.Context, recording *Recording) (err error) {
 
 // show shows the checker the disk at a point.
 func (s *session) show(ctx context.Context, recording *Recording, image *os.File, p Point, phase Phase) error {
-	if err := recording.Image(image, p); err != nil {
+	if err := recording.mountable(image, p); err != nil {
 		return err
 	}
 	return s.checkDisk(ctx, image, phase)
@@ -220,14 +220,12 @@ type session struct {
 
 func (s *session) close() error { return s.recording.Close() }
 
-// workers is how many points can be tried at a time. All images of a recording
-// have the same file system id, and only since Linux 6.7 can the kernel have two
-// such mounted.
-func (s *session) workers() int {
-	if _, err := os.Stat("/sys/fs/btrfs/features/temp_fsid"); err != nil {
-		return 1
+// mountable makes an image that can be mounted beside others of the recording.
+func (r *Recording) mountable(image *os.File, p Point) error {
+	if err := r.Image(image, p); err != nil {
+		return err
 	}
-	return max(s.runner.Workers, 1)
+	return renewIdentity(image)
 }
 
 // tryAll tries points in parallel and adds them to a tally and, where they
@@ -255,7 +253,7 @@ func (s *session) tryAll(ctx context.Context, points []Point, tally map[Kind]Tal
 		}
 		tally[p.Kind] = t
 	}
-	n := s.workers()
+	n := max(s.runner.Workers, 1)
 	errs := make([]error, n+1)
 	var workers sync.WaitGroup
 	for i := range n {
@@ -329,7 +327,7 @@ func (e *harnessError) Unwrap() error { return e.err }
 // says in which phase something did not hold.
 func (s *session) check(ctx context.Context, image *os.File, p Point) (Phase, error) {
 	cut := func() error {
-		if err := s.recording.Image(image, p); err != nil {
+		if err := s.recording.mountable(image, p); err != nil {
 			return &harnessError{err}
 		}
 		return nil
@@ -402,7 +400,7 @@ func (s *session) cutAgainAfter(ctx context.Context, p Point, result *Result) (e
 	if err != nil {
 		return err
 	}
-	err = s.recording.Image(base, p)
+	err = s.recording.mountable(base, p)
 	if err == nil {
 		err = recordAt(ctx, dir, base.Name(), s.scenario.again())
 	}

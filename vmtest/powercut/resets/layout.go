@@ -237,6 +237,7 @@ func dayOfRoot(t *tree, n int) {
 		t.dir("var/lib/locked", 0o755)
 		t.subvolume("var/lib/locked/inner")
 		t.file("var/lib/locked/inner/data", "inner ", 6000)
+		t.flags("var/lib/locked/inner", btrfs.FlagImmutable)
 		t.flags("var/lib/locked", btrfs.FlagImmutable)
 		t.file("var/lib/machines/vm/disk", "guest ", 50_000)
 	}
