@@ -240,7 +240,7 @@ func mountedAt(mountInfo io.Reader, live *os.File, info btrfs.Info, name string)
 			// What cannot be looked at may well be it, unless it is of another device
 			// and gone by now. Where another file system is found, it is mounted over
 			// it, or is seen from another namespace.
-			return point, nil //nolint:nilerr // as above
+			return point, nil
 		}
 	}
 	return "", scanner.Err()

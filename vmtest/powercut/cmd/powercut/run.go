@@ -46,7 +46,7 @@ func selection(c *cli.Context) powercut.Selection {
 		Flushes: true, Writes: true, Subsets: 3, Sample: 6, Firsts: 3, Dense: 24, Seed: c.Uint64("seed"),
 	}
 	if c.Bool("all") {
-		s.Subsets, s.Sample, s.Firsts, s.Dense = 8, 0, 0, 0
+		s.Subsets, s.Sample, s.Firsts, s.Dense = 4, 0, 0, 0
 	}
 	return s
 }
