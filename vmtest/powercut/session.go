@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"nixos-go/pkg/run"
 )
@@ -48,6 +49,7 @@ func (s *session) tryAll(ctx context.Context, points []Point, tally map[Kind]Tal
 		}
 		tally[p.Kind] = t
 	}
+	earlier := len(result.Failures)
 	n := max(s.runner.Workers, 1)
 	errs := make([]error, n+1)
 	var workers sync.WaitGroup
@@ -57,7 +59,7 @@ func (s *session) tryAll(ctx context.Context, points []Point, tally map[Kind]Tal
 	workers.Wait()
 	errs[n] = context.Cause(ctx)
 	// Workers finish in any order; the report has the order of the log.
-	slices.SortStableFunc(result.Failures, func(a, b Failure) int {
+	slices.SortStableFunc(result.Failures[earlier:], func(a, b Failure) int {
 		return slices.IndexFunc(points, named(a.Point)) - slices.IndexFunc(points, named(b.Point))
 	})
 	return errors.Join(errs...)
@@ -84,7 +86,7 @@ func (s *session) work(ctx context.Context, take func() (Point, bool), count fun
 
 // try tries one point. Its errors are the harness's own.
 func (s *session) try(ctx context.Context, image *os.File, p Point) (*Failure, error) {
-	phase, failed := s.check(ctx, image, p)
+	phase, failed := s.checkInTime(ctx, image, p)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -117,6 +119,16 @@ type harnessError struct{ err error }
 
 func (e *harnessError) Error() string { return e.err.Error() }
 func (e *harnessError) Unwrap() error { return e.err }
+
+// pointPatience is how long a point may take: seconds on a slow machine, so a run
+// that takes longer hangs.
+const pointPatience = 5 * time.Minute
+
+func (s *session) checkInTime(ctx context.Context, image *os.File, p Point) (Phase, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, pointPatience, fmt.Errorf("it hangs: stopped after %v", pointPatience))
+	defer cancel()
+	return s.check(ctx, image, p)
+}
 
 // check tries one point: cut, check, next run, check, one more run, check. It
 // says in which phase something did not hold.
