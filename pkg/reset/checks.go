@@ -236,10 +236,11 @@ func mountedAt(mountInfo io.Reader, live *os.File, info btrfs.Info, name string)
 				return point, nil
 			}
 			// A subvolume that is nested in it.
-		case err != nil || ours:
-			// What cannot be looked at may well be it. Where another file system is
-			// found, it is mounted over it, or is seen from another namespace.
-			return point, nil //nolint:nilerr // as above
+		case ours || err != nil && !errors.Is(err, os.ErrNotExist):
+			// What cannot be looked at may well be it, unless it is of another device
+			// and gone by now. Where another file system is found, it is mounted over
+			// it, or is seen from another namespace.
+			return point, nil
 		}
 	}
 	return "", scanner.Err()

@@ -160,7 +160,7 @@ func setReadOnly(root *os.File, path string, readOnly bool) error {
 	return btrfs.SetReadOnly(f, readOnly)
 }
 
-// move moves one subvolume and leaves the two directories as they were.
+// move moves one subvolume and leaves it and the two directories as they were.
 func (m *mover) move(path string) error {
 	parent, name := splitPath(path)
 	from, err := openDir(m.old, parent)
@@ -173,7 +173,20 @@ func (m *mover) move(path string) error {
 		return err
 	}
 	defer to.Close()
-	release, err := m.hold(heldDir{dir: from, Path: []byte(parent)}, heldDir{dir: to, New: true, Path: []byte(parent)})
+	root, err := openDir(from, name)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	flags, err := btrfs.Flags(root)
+	if err != nil {
+		return err
+	}
+	held := []heldDir{{dir: from, Path: []byte(parent)}, {dir: to, New: true, Path: []byte(parent)}}
+	if flags&lockFlags != 0 { // its own flags forbid the move too
+		held = append(held, heldDir{dir: root, Path: []byte(path), Moves: true})
+	}
+	release, err := m.hold(held...)
 	if err != nil {
 		return err
 	}
@@ -184,9 +197,6 @@ func (m *mover) move(path string) error {
 // is empty, and else both stay.
 func (m *mover) rename(from, to *os.File, name, path string) error {
 	err := unix.Renameat2(int(from.Fd()), name, int(to.Fd()), name, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EPERM) {
-		return m.renameLocked(from, to, name, path)
-	}
 	if !errors.Is(err, unix.EEXIST) {
 		return pathError("move nested subvolume", path, err)
 	}
@@ -205,26 +215,6 @@ func (m *mover) rename(from, to *os.File, name, path string) error {
 	m.v.warnf("something new stands at %q: the subvolume that was there is now %q", path, aside)
 	return pathError("move nested subvolume", path,
 		unix.Renameat2(int(from.Fd()), name, int(to.Fd()), aside, unix.RENAME_NOREPLACE))
-}
-
-// renameLocked moves a subvolume whose root has a flag that forbids it.
-func (m *mover) renameLocked(from, to *os.File, name, path string) error {
-	root, err := openDir(from, name)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	flags, err := btrfs.Flags(root)
-	if err != nil {
-		return err
-	}
-	if flags&lockFlags == 0 {
-		return &os.PathError{Op: "move nested subvolume", Path: path, Err: unix.EPERM}
-	}
-	if err := btrfs.SetFlags(root, flags&^lockFlags); err != nil {
-		return err
-	}
-	return errors.Join(m.rename(from, to, name, path), btrfs.SetFlags(root, flags))
 }
 
 // dropEmptyDir removes an empty directory or subvolume that gave way, so that the

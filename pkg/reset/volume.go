@@ -109,9 +109,20 @@ func (v *volume) age(name string) error {
 	})
 }
 
-// discardNext destroys a half-made new state.
+// discardNext destroys a half-made new state. On a full disk that, too, may find no
+// space for its metadata, while that of what was just thrown away is not yet free: a
+// commit frees it.
 func (v *volume) discardNext() error {
-	return v.step("destroy NEXT", func() error { return destroyTree(v.dir, NameNext) })
+	const tries = 3
+	return v.step("destroy NEXT", func() error {
+		err := destroyTree(v.dir, NameNext)
+		for try := 1; try < tries && errors.Is(err, unix.ENOSPC); try++ {
+			if err = btrfs.Sync(v.top); err == nil {
+				err = destroyTree(v.dir, NameNext)
+			}
+		}
+		return err
+	})
 }
 
 // destroyTree destroys a subvolume and all that are nested in it, innermost first.
