@@ -164,12 +164,15 @@ func (d *LoopDevice) forget() error {
 
 	copy(args[8:], d.Path)
 
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), iocForgetDevice, uintptr(unsafe.Pointer(&args)))
-	if errno != 0 && errno != unix.ENOENT {
-		return &os.PathError{Op: "BTRFS_IOC_FORGET_DEV", Path: d.Path, Err: errno}
-	}
+	// Busy: the kernel is still at the unmount that came before.
+	return retry(isBusy, func() error {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), iocForgetDevice, uintptr(unsafe.Pointer(&args)))
+		if errno != 0 && errno != unix.ENOENT {
+			return &os.PathError{Op: "BTRFS_IOC_FORGET_DEV", Path: d.Path, Err: errno}
+		}
 
-	return nil
+		return nil
+	})
 }
 
 // retry calls f until it succeeds, fails in a way that is not passing, or ten

@@ -357,7 +357,9 @@ func (s *session) check(ctx context.Context, image *os.File, p Point) (Phase, er
 
 // checkDisk checks the file system of an image, mounts it, and asks the checker.
 func (s *session) checkDisk(ctx context.Context, image *os.File, phase Phase) error {
-	if _, err := s.runner.Run.Run(ctx, run.New("btrfs", "check", "--readonly", "--check-data-csum", image.Name())); err != nil {
+	// --force: else it looks at every mounted device of the machine, to see whether this
+	// image is one, and fails where one of them goes meanwhile.
+	if _, err := s.runner.Run.Run(ctx, run.New("btrfs", "check", "--readonly", "--check-data-csum", "--force", image.Name())); err != nil {
 		return err
 	}
 	return withImage(ctx, image.Name(), func(mount string) error {
