@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,12 +17,11 @@ import (
 // written, not even by a mount. The unit comes after the resume was tried, so an
 // image that still waits is one that somebody may yet want to resume.
 
-// The signature of an image, at the end of the first page of the swap area
+// The signature of an image, in the last bytes of the first page of the swap area
 // (kernel/power/swap.c: HIBERNATE_SIG, struct swsusp_header).
 const (
-	pageSize       = 4096
 	imageSignature = "S1SUSPEND"
-	signatureAt    = pageSize - 10
+	signatureRoom  = 10 // sizeof(swsusp_header.sig)
 )
 
 // checkHibernation refuses when an image waits.
@@ -57,8 +57,8 @@ func checkHibernation(m machine) error {
 	return nil
 }
 
-// imageWaits reads the signature of the swap area that begins some pages into a
-// device.
+// imageWaits reads the signature of the swap area that begins offset pages, of the
+// size that the running kernel uses, into a device.
 func imageWaits(path string, offset int64) (bool, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -66,10 +66,11 @@ func imageWaits(path string, offset int64) (bool, error) {
 	}
 	defer f.Close()
 	signature := make([]byte, len(imageSignature))
-	if _, err := f.ReadAt(signature, offset*pageSize+signatureAt); err != nil {
-		return false, err
+	_, err = f.ReadAt(signature, (offset+1)*int64(os.Getpagesize())-signatureRoom)
+	if errors.Is(err, io.EOF) {
+		return false, nil // the device ends before: no image fits there
 	}
-	return string(signature) == imageSignature, nil
+	return err == nil && string(signature) == imageSignature, err
 }
 
 // resumePath gives the device that resume= names: by path, by the tags that udev

@@ -57,28 +57,48 @@ func run(args []string, m machine) int {
 	p := newPrinter(m)
 	defer p.close()
 	if err != nil {
-		p.fail("%v (see %s -h)", err, flags.name)
+		p.failf("%v (see %s -h)", err, flags.name)
 		return exitUsage
 	}
 	if p.booting && fileExists(flags.report) {
-		p.say("the report of this boot is there already: nothing to do")
+		p.sayf("the report of this boot is there already: nothing to do")
 		return exitDone
 	}
 	report, status := work(flags, m)
 	p.tell(report)
-	if !flags.dryRun {
+	switch {
+	case flags.dryRun:
+	case keepsReport(flags, m, p.booting, report):
+		p.sayf("the report in %s stays: this run changed nothing", flags.report)
+	default:
 		if err := writeReport(flags.report, report); err != nil {
-			p.fail("%v", err)
+			p.failf("%v", err)
 			status = max(status, exitFailed)
 		}
 	}
 	if flags.json {
 		if err := printJSON(m.stdout, report); err != nil {
-			p.fail("%v", err)
+			p.failf("%v", err)
 			status = max(status, exitFailed)
 		}
 	}
 	return status
+}
+
+// keepsReport reports whether the report of the boot stays where it is: someone who
+// runs the program by hand, and is refused, must not lose the list of what the boot
+// wiped.
+func keepsReport(f flags, m machine, booting bool, r *reset.Report) bool {
+	if booting || f.report != m.report || !fileExists(f.report) {
+		return false
+	}
+	for i := range r.Volumes {
+		o := r.Volumes[i].Outcome
+		if o == reset.OutcomeReset || o == reset.OutcomeRestored || o == reset.OutcomeSnapshot {
+			return false
+		}
+	}
+	return true
 }
 
 // work runs the reset and gives the report, with an error in it where it could not
@@ -86,9 +106,11 @@ func run(args []string, m machine) int {
 func work(flags flags, m machine) (*reset.Report, int) {
 	report := &reset.Report{
 		Version: reset.ReportVersion, Mode: flags.mode, ModeFrom: flags.modeFrom, DryRun: flags.dryRun, Started: time.Now(),
+		Phases: []reset.Phase{}, Volumes: []reset.Result{},
 	}
 	fail := func(err error, status int) (*reset.Report, int) {
 		report.Error = err.Error()
+		report.Milliseconds = float64(time.Since(report.Started).Microseconds()) / 1000
 		return report, status
 	}
 	mode, from, err := chooseMode(flags, m)
@@ -100,8 +122,12 @@ func work(flags flags, m machine) (*reset.Report, int) {
 	if err != nil && mode != reset.ModeDisabled {
 		return fail(err, exitUsage)
 	}
-	if mode == reset.ModeDisabled || mode == "" && plan.Mode == reset.ModeDisabled {
-		return disabled(plan, mode, from)
+	if mode == "" {
+		mode, from = planMode(plan)
+		report.Mode, report.ModeFrom = mode, from
+	}
+	if mode == reset.ModeDisabled {
+		return disabled(report, plan), exitDone
 	}
 	if err := checkHibernation(m); err != nil {
 		return fail(fmt.Errorf("%w: %w", reset.ErrCheck, err), exitFailed)
@@ -109,6 +135,9 @@ func work(flags flags, m machine) (*reset.Report, int) {
 	device := flags.device
 	if device == "" {
 		device = plan.Device
+	}
+	if device == "" {
+		return fail(errors.New("no device: name one in the plan, or with --device"), exitUsage)
 	}
 	top, err := openTop(device, flags.dryRun)
 	if err != nil {
@@ -124,18 +153,24 @@ func work(flags flags, m machine) (*reset.Report, int) {
 	return report, exitDone
 }
 
-// disabled reports a run that touches nothing, not even the device.
-func disabled(plan *reset.PlanFile, mode reset.Mode, from string) (*reset.Report, int) {
-	if mode == "" {
-		from = "the plan"
+// planMode gives the mode that nothing has overruled.
+func planMode(plan *reset.PlanFile) (reset.Mode, string) {
+	if plan.Mode == "" {
+		return reset.ModeReset, "the default"
 	}
-	report := &reset.Report{Version: reset.ReportVersion, Mode: reset.ModeDisabled, ModeFrom: from, Started: time.Now()}
-	if plan != nil {
-		for _, v := range plan.Volumes {
-			report.Volumes = append(report.Volumes, reset.Result{Name: v.Name, MountPoint: v.MountPoint, Outcome: reset.OutcomeDisabled})
-		}
+	return plan.Mode, "the plan"
+}
+
+// disabled completes the report of a run that touches nothing, not even the device.
+// That the plan cannot be read does not matter then.
+func disabled(report *reset.Report, plan *reset.PlanFile) *reset.Report {
+	if plan == nil {
+		return report
 	}
-	return report, exitDone
+	for _, v := range plan.Volumes {
+		report.Volumes = append(report.Volumes, reset.Result{Name: v.Name, MountPoint: v.MountPoint, Outcome: reset.OutcomeDisabled})
+	}
+	return report
 }
 
 // readPlan reads the plan file. That there is none never means "keep nothing".
@@ -155,9 +190,6 @@ func readPlan(path string) (*reset.PlanFile, error) {
 // openTop opens the top level of the file system: where it is mounted, if device is
 // a directory, else by mounting it where nobody sees it.
 func openTop(device string, dryRun bool) (*os.File, error) {
-	if device == "" {
-		return nil, errors.New("no device: name one in the plan, or with --device")
-	}
 	st, err := os.Stat(device)
 	if err != nil {
 		return nil, err

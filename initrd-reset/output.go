@@ -3,13 +3,13 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
+	"unicode/utf8"
 
 	"nixos-go/pkg/reset"
 )
@@ -43,56 +43,93 @@ const (
 	priorityInfo    = 6
 )
 
-func (p *printer) line(priority int, format string, args ...any) {
-	text := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; ")
-	fmt.Fprintf(p.stderr, "initrd-reset: %s\n", text)
-	if p.kernel != nil {
-		fmt.Fprintf(p.kernel, "<%d>initrd-reset: %s\n", priority, text)
+// maxRecord bounds a record of the kernel's log: the kernel refuses longer ones whole
+// (PRINTKRB_RECORD_MAX is 1024 in kernel/printk; older kernels take some bytes less).
+const maxRecord = 900
+
+func (p *printer) linef(priority int, format string, args ...any) {
+	text := "initrd-reset: " + oneLine(fmt.Sprintf(format, args...))
+	fmt.Fprintln(p.stderr, text)
+	if p.kernel == nil {
+		return
 	}
+	for len(text) > maxRecord {
+		end := maxRecord
+		for !utf8.RuneStart(text[end]) {
+			end--
+		}
+		fmt.Fprintf(p.kernel, "<%d>%s\n", priority, text[:end])
+		text = "initrd-reset: … " + text[end:]
+	}
+	fmt.Fprintf(p.kernel, "<%d>%s\n", priority, text)
 }
 
-func (p *printer) say(format string, args ...any)  { p.line(priorityInfo, format, args...) }
-func (p *printer) warn(format string, args ...any) { p.line(priorityWarning, "warning: "+format, args...) }
-func (p *printer) fail(format string, args ...any) { p.line(priorityError, "error: "+format, args...) }
+// oneLine joins lines, and takes out what a terminal would obey: a message can hold
+// the name of a user's file.
+func oneLine(text string) string {
+	text = strings.ReplaceAll(text, "\n", "; ")
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, text)
+}
+
+func (p *printer) sayf(format string, args ...any) { p.linef(priorityInfo, format, args...) }
+func (p *printer) warnf(format string, args ...any) {
+	p.linef(priorityWarning, "warning: "+format, args...)
+}
+
+func (p *printer) failf(format string, args ...any) {
+	p.linef(priorityError, "error: "+format, args...)
+}
 
 // tell prints what a report says, a line a volume.
 func (p *printer) tell(r *reset.Report) {
 	if r.Mode != "" && r.Mode != reset.ModeReset {
-		p.say("mode %s, from %s", r.Mode, r.ModeFrom)
+		p.sayf("mode %s, from %s", r.Mode, r.ModeFrom)
 	}
 	if r.Mode == reset.ModeDisabled {
-		p.say("nothing is touched")
+		p.sayf("nothing is touched")
 	}
 	for i := range r.Volumes {
 		p.tellVolume(&r.Volumes[i])
 	}
 	for _, w := range r.Warnings {
-		p.warn("%s", w)
+		p.warnf("%s", w)
 	}
 	if r.Error != "" {
-		p.fail("%s", r.Error)
+		p.failf("%s", r.Error)
 	}
 }
 
 func (p *printer) tellVolume(v *reset.Result) {
 	for _, w := range v.Warnings {
-		p.warn("%s: %s", v.Name, w)
+		p.warnf("%s: %s", v.Name, w)
 	}
-	counts := fmt.Sprintf("%d wiped, %d changed back, %d brought back, %d nested subvolumes moved (%s)",
-		v.Wiped, v.ChangedBack, v.BroughtBack, v.Moved, v.Way)
+	counts := fmt.Sprintf("%d wiped, %d changed back, %d brought back", v.Wiped, v.ChangedBack, v.BroughtBack)
+	switch v.Moved {
+	case 0:
+	case 1:
+		counts += ", 1 nested subvolume moved"
+	default:
+		counts += fmt.Sprintf(", %d nested subvolumes moved", v.Moved)
+	}
+	counts += fmt.Sprintf(" (%s)", v.Way)
 	switch v.Outcome {
 	case reset.OutcomeReset:
-		p.say("%s: reset: %s", v.Name, counts)
+		p.sayf("%s: reset: %s", v.Name, counts)
 	case reset.OutcomePlanned:
-		p.say("%s: the next reset: %s", v.Name, counts)
+		p.sayf("%s: the next reset: %s", v.Name, counts)
 	case reset.OutcomeUnchanged:
-		p.say("%s: nothing changed since the last run", v.Name)
+		p.sayf("%s: nothing changed since the last run", v.Name)
 	case reset.OutcomeSnapshot:
-		p.say("%s: snapshot taken, the volume left alone", v.Name)
+		p.sayf("%s: snapshot taken, the volume left alone", v.Name)
 	case reset.OutcomeRestored:
-		p.say("%s: restored; what was there is REPLACED now", v.Name)
+		p.sayf("%s: restored; what was there is REPLACED now", v.Name)
 	case reset.OutcomeFailed:
-		p.fail("%s: left as it was: %s", v.Name, v.Error)
+		p.failf("%s: left as it was: %s", v.Name, v.Error)
 	case reset.OutcomeDisabled:
 	}
 }
@@ -100,6 +137,7 @@ func (p *printer) tellVolume(v *reset.Result) {
 // reportJSON adds the changes of a dry run to the report.
 type reportJSON struct {
 	*reset.Report
+
 	Changes []volumeChanges `json:"changes,omitempty"`
 }
 
@@ -110,9 +148,9 @@ type volumeChanges struct {
 
 func printJSON(w io.Writer, r *reset.Report) error {
 	out := reportJSON{Report: r}
-	if r.DryRun {
-		for i := range r.Volumes {
-			out.Changes = append(out.Changes, volumeChanges{r.Volumes[i].Name, r.Volumes[i].Changes})
+	for i := range r.Volumes {
+		if v := &r.Volumes[i]; v.Outcome == reset.OutcomePlanned {
+			out.Changes = append(out.Changes, volumeChanges{v.Name, append([]reset.Change{}, v.Changes...)})
 		}
 	}
 	return encodeJSON(w, out)
@@ -162,8 +200,7 @@ func writeWiped(w io.Writer, r *reset.Report) error {
 // replaceFile writes a file under another name and renames it, so that a reader
 // sees all of it or none. It lives in memory (/run): nothing is synced.
 func replaceFile(path string, write func(io.Writer) error) error {
-	temporary := path + ".new"
-	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // 0600
 	if err != nil {
 		return err
 	}
@@ -175,8 +212,11 @@ func replaceFile(path string, write func(io.Writer) error) error {
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = os.Rename(f.Name(), path)
 	}
-	return os.Rename(temporary, path)
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
 }

@@ -132,22 +132,6 @@ type inoLookupArgs struct {
 	name     [4080]byte
 }
 
-// inoPathArgs is struct btrfs_ioctl_ino_path_args.
-type inoPathArgs struct {
-	inum     uint64
-	size     uint64
-	reserved [4]uint64
-	fspath   uint64
-}
-
-// dataContainer is struct btrfs_data_container; 64-bit values follow it.
-type dataContainer struct {
-	bytesLeft    uint32
-	bytesMissing uint32
-	elements     uint32
-	missed       uint32
-}
-
 // fsInfoArgs is struct btrfs_ioctl_fs_info_args.
 type fsInfoArgs struct {
 	maxID          uint64
@@ -174,13 +158,6 @@ type devInfoArgs struct {
 	path       [1024]byte
 }
 
-// subvolWaitArgs is struct btrfs_ioctl_subvol_wait (Linux 6.13).
-type subvolWaitArgs struct {
-	subvolID uint64
-	mode     uint32
-	count    uint32
-}
-
 // Directions of an ioctl (asm-generic/ioctl.h).
 const (
 	dirNone  = 0
@@ -197,6 +174,7 @@ func request(direction, number, size uintptr) uintptr {
 
 // The ioctls (btrfs.h).
 var (
+	iocSync          = request(dirNone, 8, 0)
 	iocScanDev       = request(dirWrite, 4, unsafe.Sizeof(volArgs{}))
 	iocDefaultSubvol = request(dirWrite, 19, 8)
 	iocInoLookup     = request(dirRead|dirWrite, 18, unsafe.Sizeof(inoLookupArgs{}))
@@ -209,9 +187,7 @@ var (
 	iocSubvolSetFlag = request(dirWrite, 26, 8)
 	iocDevInfo       = request(dirRead|dirWrite, 30, unsafe.Sizeof(devInfoArgs{}))
 	iocFSInfo        = request(dirRead, 31, unsafe.Sizeof(fsInfoArgs{}))
-	iocInoPaths      = request(dirRead|dirWrite, 35, unsafe.Sizeof(inoPathArgs{}))
 	iocDevicesReady  = request(dirRead, 39, unsafe.Sizeof(volArgs{}))
 	iocSubvolInfo    = request(dirRead, 60, unsafe.Sizeof(subvolInfoArgs{}))
 	iocSnapDestroyV2 = request(dirWrite, 63, unsafe.Sizeof(volArgsV2{}))
-	iocSubvolWait    = request(dirWrite, 65, unsafe.Sizeof(subvolWaitArgs{}))
 )

@@ -79,24 +79,27 @@ func WaitSync(f *os.File, transID uint64) error {
 }
 
 // WaitDeleted waits until the destroyed subvolume with the given tree id is gone
-// from disk and its space is free (BTRFS_IOC_SUBVOL_SYNC_WAIT; before Linux 6.13
-// it asks the root tree twice a second). The subvolume must have been destroyed,
-// or this waits until the context ends.
+// and its space is free. The subvolume must have been destroyed, or this
+// waits until the context ends.
+//
+// The kernel frees it in the background, in a thread that wakes up twice a minute, or
+// when BTRFS_IOC_SYNC commits (not syncfs). BTRFS_IOC_SUBVOL_SYNC_WAIT (Linux 6.13)
+// would block without regard to the context, so the root tree is asked instead.
 func WaitDeleted(ctx context.Context, f *os.File, id uint64) error {
-	for {
+	const longest = 500 * time.Millisecond
+	for pause := time.Millisecond; ; pause = min(2*pause, longest) {
 		exists, err := treeExists(f, id)
 		if err != nil || !exists {
 			return err
 		}
-		// WAIT_FOR_ONE (mode 0) blocks without a way out: poll, so that the
-		// context is obeyed, but let the kernel answer at once when it can.
-		if err := Sync(f); err != nil {
+		// Again each time: the thread may have been busy when it was woken.
+		if err := ioctl(f, "sync", iocSync, nil); err != nil {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(500 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }

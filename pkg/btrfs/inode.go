@@ -1,8 +1,8 @@
 package btrfs
 
 import (
-	"encoding/binary"
 	"os"
+	"path"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -24,32 +24,39 @@ func LookupInode(f *os.File, tree, inode uint64) (string, error) {
 }
 
 // InodePaths gives the names of an inode of the open file's subvolume, as paths
-// from its root (BTRFS_IOC_INO_PATHS). All of them: the buffer grows until
-// nothing is missed.
+// from its root: all of them, by the references in the tree (BTRFS_IOC_INO_PATHS
+// answers with 4,096 bytes at most). Names inside a nested subvolume are not of this
+// one. An inode that is not there is ENOENT.
 func InodePaths(f *os.File, inode uint64) ([]string, error) {
-	for size := 4 << 10; ; size *= 4 {
-		buf := make([]uint64, size/8)
-		a := inoPathArgs{inum: inode, size: uint64(size), fspath: uint64(uintptr(unsafe.Pointer(&buf[0])))}
-		if err := ioctl(f, "read paths of inode in", iocInoPaths, unsafe.Pointer(&a)); err != nil {
-			return nil, err
-		}
-		head := (*dataContainer)(unsafe.Pointer(&buf[0]))
-		if head.missed > 0 && size < 16<<20 {
-			continue
-		}
-		if head.missed > 0 {
-			return nil, &os.PathError{Op: "read paths of inode in", Path: f.Name(), Err: unix.EOVERFLOW}
-		}
-		values := buf[unsafe.Sizeof(dataContainer{})/8:]
-		data := unsafe.Slice((*byte)(unsafe.Pointer(&values[0])), len(values)*8)
-		var out []string
-		for i := range head.elements {
-			// Each value is the offset of a path from the start of the values.
-			at := binary.NativeEndian.Uint64(data[8*i:])
-			out = append(out, cString(data[at:]))
-		}
-		return out, nil
+	if inode == FirstFreeID {
+		return []string{""}, nil
 	}
+	var refs []InodeRef
+	key := SearchKey{Min: Key{inode, InodeRefKey, 0}, Max: Key{inode, InodeExtrefKey, ^uint64(0)}}
+	err := NewLookup(f).Search(key, func(it Item) error {
+		more, err := DecodeInodeRefs(it.Key, it.Data)
+		refs = append(refs, more...)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(refs) == 0 {
+		return nil, &os.PathError{Op: "read paths of inode in", Path: f.Name(), Err: unix.ENOENT}
+	}
+	folders := map[uint64]string{}
+	out := make([]string, 0, len(refs))
+	for _, ref := range refs {
+		folder, known := folders[ref.Parent]
+		if !known {
+			if folder, err = LookupInode(f, 0, ref.Parent); err != nil {
+				return nil, err
+			}
+			folders[ref.Parent] = folder
+		}
+		out = append(out, path.Join(folder, ref.Name))
+	}
+	return out, nil
 }
 
 // Flags of FS_IOC_GETFLAGS (linux/fs.h) that btrfs knows.

@@ -1,8 +1,9 @@
 package btrfs
 
 import (
-	"errors"
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -35,7 +36,7 @@ func Mount(device string, options MountOptions) (*os.File, error) {
 
 	set := func(err error) error {
 		if message := contextMessages(ctx); err != nil && message != "" {
-			return errors.Join(err, errors.New(message))
+			return fmt.Errorf("%w (%s)", err, message)
 		}
 		return err
 	}
@@ -48,7 +49,7 @@ func Mount(device string, options MountOptions) (*os.File, error) {
 	flags := options.Flags
 	attributes := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOATIME
 	if options.ReadOnly {
-		flags = append(flags[:len(flags):len(flags)], "ro")
+		flags = append(slices.Clip(flags), "ro")
 		attributes |= unix.MOUNT_ATTR_RDONLY
 	}
 	for _, flag := range flags {
@@ -86,7 +87,11 @@ func contextMessages(ctx int) string {
 		if err != nil || n <= 0 {
 			return strings.Join(lines, "; ")
 		}
-		// "e message": the first letter is the level.
-		lines = append(lines, strings.TrimSpace(strings.TrimPrefix(string(buf[:n]), "e ")))
+		// "e message": the first letter is the level, error, warning or info.
+		text := strings.TrimSpace(string(buf[:n]))
+		if len(text) > 2 && text[1] == ' ' {
+			text = text[2:]
+		}
+		lines = append(lines, text)
 	}
 }

@@ -54,11 +54,12 @@ type SearchKey struct {
 // Item is one item that a search found. Data is valid during the visit only.
 type Item struct {
 	Key
+
 	LeafTransID uint64 // the transaction that last wrote the leaf
 	Data        []byte
 }
 
-// ErrStop, returned by a visit, ends a search early and without an error.
+// ErrStop is what a visit returns to end a search early and without an error.
 var ErrStop = errors.New("stop the search")
 
 // Buffer sizes: the kernel touches the whole buffer for each leaf, so a lookup

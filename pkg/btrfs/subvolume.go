@@ -80,11 +80,7 @@ func Snapshot(src, dir *os.File, name string, readOnly bool) error {
 	if readOnly {
 		a.flags |= subvolReadOnly
 	}
-	err := named(dir, "create snapshot", name, iocSnapCreateV2, &a)
-	if err != nil {
-		return err
-	}
-	return nil
+	return named(dir, "create snapshot", name, iocSnapCreateV2, &a)
 }
 
 // Destroy deletes the subvolume called name in an open directory. Its space comes

@@ -40,7 +40,7 @@ type link struct{ path, to string }
 // apply changes NEXT as the plan says. It leaves the record to the caller and ends
 // with finishTimes.
 func (a *applier) apply() error {
-	steps := []func() error{a.branches, a.stubs, a.oldTrash, a.changes, a.makeLinks, a.emptyBranchTrash}
+	steps := []func() error{a.branches, a.stubs, a.oldTrash, a.contents, a.changes, a.makeLinks, a.emptyBranchTrash}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -426,11 +426,7 @@ func (a *applier) change(c *Change) error {
 	case c.act&actMetadata != 0:
 		return a.metadata(c)
 	case c.act&actContent != 0:
-		done, err := a.content(c)
-		if err != nil || done {
-			return err
-		}
-		c.act = actRemove | actCreate
+		return nil // done by contents
 	}
 	dir, name, err := a.openParent(c.Path)
 	if err != nil {

@@ -73,7 +73,7 @@ func (w *walker) noteParent(it btrfs.Item) error {
 // kept paths and lies at or below a kept one now: names of theirs that are still
 // outside may not share an inode with it, and nothing about them has changed.
 func (w *walker) markMovedIn(dir uint64) error {
-	path, err := w.live.path(dir, nil)
+	path, err := w.live.path(dir)
 	if errors.Is(err, errNoInode) || err == nil && !stateAt(w.matcher, path).Kept() {
 		return nil
 	}

@@ -324,8 +324,8 @@ func (w *walker) leadsToKept(dir place, name string, state keep.State) (bool, er
 	}
 	below := place{dir.tree, e.inode}
 	if e.subvolume {
-		id, real := w.nested[dirName{dir.id, dir.dir, name}]
-		if !real {
+		id, nested := w.nested[dirName{dir.id, dir.dir, name}]
+		if !nested {
 			return false, nil // a stub: nothing can lie in it
 		}
 		below = place{dir.nested(id), rootInode}

@@ -51,9 +51,11 @@ func TestCleanupGoesOn(t *testing.T) {
 // The cleanup and a reset keep out of each other's way.
 func TestCleanupBesideAReset(t *testing.T) {
 	b := newBox(t)
-	lock := b.open(b.path(DefaultSnapshots))
+	lock := b.hold(b.path(DefaultSnapshots))
+	defer lock.Close()
 	must(t, unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB))
-	top := b.open(b.top)
+	top := b.hold(b.top)
+	defer top.Close()
 	if err := Cleanup(t.Context(), top, b.plan, CleanupOptions{}); err == nil || !strings.Contains(err.Error(), "another run") {
 		t.Errorf("Cleanup() beside a run = %v, want it refused", err)
 	}

@@ -20,7 +20,7 @@ type changeJSON struct {
 }
 
 // MarshalJSON encodes the change.
-func (c Change) MarshalJSON() ([]byte, error) { return c.encode("") }
+func (c *Change) MarshalJSON() ([]byte, error) { return c.encode("") }
 
 func (c *Change) encode(volume string) ([]byte, error) {
 	j := changeJSON{Volume: volume, Kind: c.Kind, Type: TypeName(c.Mode), Fields: c.Fields.Names(), Size: c.Size}

@@ -40,7 +40,7 @@ func (v *volume) exchange(mode Mode) error {
 		return v.dropNext(err)
 	}
 	if err := v.afterExchange(mode); err != nil {
-		v.warn("the new state is in place, the rest is left to the next run: %v", explainSpace(err))
+		v.warnf("the new state is in place, the rest is left to the next run: %v", explainSpace(err))
 	}
 	return nil
 }
@@ -50,7 +50,7 @@ func (v *volume) exchange(mode Mode) error {
 func (v *volume) afterSnapshot() error {
 	err := v.keepSnapshot()
 	if err != nil && v.renamed {
-		v.warn("the snapshot is taken, the rest is left to the next run: %v", explainSpace(err))
+		v.warnf("the snapshot is taken, the rest is left to the next run: %v", explainSpace(err))
 		return nil
 	}
 	return v.dropNext(err)
@@ -61,7 +61,7 @@ func (v *volume) dropNext(err error) error {
 	if err == nil {
 		return nil
 	}
-	if dropErr := v.discard(NameNext); dropErr != nil {
+	if dropErr := v.discardNext(); dropErr != nil {
 		return fmt.Errorf("%w; drop the new state: %w", err, dropErr)
 	}
 	return err
@@ -90,7 +90,7 @@ func (v *volume) afterExchange(mode Mode) error {
 		return err
 	}
 	defer live.Close()
-	if err := v.moveNested(live, keep.NewMatcher(v.rules...), true); err != nil {
+	if err := v.moveNested(live, keep.NewMatcher(v.rules...)); err != nil {
 		return err
 	}
 	if mode.restores() {

@@ -23,23 +23,23 @@ type machine struct {
 }
 
 // newDisk mounts with noatime: looking at a volume must not change it.
-func newDisk(t testing.TB, size int64) string {
-	t.Helper()
-	fs := testx.NewFilesystem(t, size)
+func newDisk(tb testing.TB, size int64) string {
+	tb.Helper()
+	fs := testx.NewFilesystem(tb, size)
 	fs.Remount("noatime")
 	return fs.Mount
 }
 
-func newMachine(t testing.TB, top string, volumes ...PlanFileVolume) *machine {
-	t.Helper()
-	m := &machine{t: t, top: top, plan: &PlanFile{
+func newMachine(tb testing.TB, top string, volumes ...PlanFileVolume) *machine {
+	tb.Helper()
+	m := &machine{t: tb, top: top, plan: &PlanFile{
 		Version: 1, Snapshots: DefaultSnapshots, Clean: NameClean, Mode: ModeReset, Revision: 1, Volumes: volumes,
 	}}
 	m.create(DefaultSnapshots)
 	for _, v := range volumes {
 		m.create(v.Name)
 		if err := os.Mkdir(m.path(DefaultSnapshots, v.Name), 0o700); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	return m
@@ -47,14 +47,6 @@ func newMachine(t testing.TB, top string, volumes ...PlanFileVolume) *machine {
 
 func (m *machine) path(parts ...string) string {
 	return filepath.Join(append([]string{m.top}, parts...)...)
-}
-
-// open opens a file until the test ends.
-func (m *machine) open(path string) *os.File {
-	m.t.Helper()
-	f := m.hold(path)
-	m.t.Cleanup(func() { f.Close() })
-	return f
 }
 
 // hold opens a file that the caller closes, so that the disk can be unmounted.

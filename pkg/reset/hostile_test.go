@@ -26,9 +26,9 @@ type hostile struct {
 	outside string
 }
 
-func newHostile(t testing.TB) *hostile {
-	t.Helper()
-	h := &hostile{bareBox(t), t.TempDir()}
+func newHostile(tb testing.TB) *hostile {
+	tb.Helper()
+	h := &hostile{bareBox(tb), tb.TempDir()}
 	h.spec("@home").Keep = []string{"/*/Documents", "/*/a/b/c/kept"}
 	h.spec("@home").Exclude = []string{"/*/Documents/tmp", "/*/Documents/x/y/tmp"}
 	h.shIn(h.outside, `mkdir -p Documents/tmp a/b/c/kept sub; echo canary > file; echo canary > Documents/tmp/file; echo > a/b/c/kept/file; mkfifo fifo; ln file link`)
@@ -223,40 +223,40 @@ func TestHostileNames(t *testing.T) {
 
 // deep makes directories in one another, more than a path can name, and a file in
 // the last, which it gives.
-func deep(t testing.TB, root, name string, depth int) *os.File {
-	t.Helper()
+func deep(tb testing.TB, root, name string, depth int) *os.File {
+	tb.Helper()
 	at, err := unix.Open(root, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	must(t, err)
+	must(tb, err)
 	for range depth {
-		must(t, unix.Mkdirat(at, name, 0o700))
+		must(tb, unix.Mkdirat(at, name, 0o700))
 		next, err := unix.Openat(at, name, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		must(t, err)
-		must(t, unix.Close(at))
+		must(tb, err)
+		must(tb, unix.Close(at))
 		at = next
 	}
 	file, err := unix.Openat(at, "file", unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
-	must(t, err)
-	must(t, unix.Close(file))
+	must(tb, err)
+	must(tb, unix.Close(file))
 	return os.NewFile(uintptr(at), "deep")
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
+func must(tb testing.TB, err error) {
+	tb.Helper()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
 // sameDepth compares two chains of directories, of which each level has to be as the
 // other, and gives the inode of the file in the last.
-func sameDepth(t testing.TB, want, got, name string, depth int) uint64 {
-	t.Helper()
+func sameDepth(tb testing.TB, want, got, name string, depth int) uint64 {
+	tb.Helper()
 	var at [2]int
 	var st [2]unix.Stat_t
 	for i, root := range []string{want, got} {
 		var err error
 		at[i], err = unix.Open(root, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		must(t, err)
+		must(tb, err)
 	}
 	for level := range depth + 1 {
 		next := name
@@ -266,19 +266,19 @@ func sameDepth(t testing.TB, want, got, name string, depth int) uint64 {
 		for i := range at {
 			fd, err := unix.Openat(at[i], next, unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 			if err != nil {
-				t.Fatalf("level %d of %s: %v", level, []string{want, got}[i], err)
+				tb.Fatalf("level %d of %s: %v", level, []string{want, got}[i], err)
 			}
-			must(t, unix.Fstat(fd, &st[i]))
-			must(t, unix.Close(at[i]))
+			must(tb, unix.Fstat(fd, &st[i]))
+			must(tb, unix.Close(at[i]))
 			at[i] = fd
 		}
 		a, b := st[0], st[1]
 		if a.Mode != b.Mode || a.Uid != b.Uid || a.Gid != b.Gid || a.Mtim != b.Mtim || a.Size != b.Size {
-			t.Fatalf("level %d of %s: %+v, want %+v", level, got, b, a)
+			tb.Fatalf("level %d of %s: %+v, want %+v", level, got, b, a)
 		}
 	}
-	must(t, unix.Close(at[0]))
-	must(t, unix.Close(at[1]))
+	must(tb, unix.Close(at[0]))
+	must(tb, unix.Close(at[1]))
 	return st[1].Ino
 }
 

@@ -79,7 +79,7 @@ func branchesUnchanged(live *os.File, id uint64, prefix string, m *keep.Matcher,
 	}
 	for _, c := range children {
 		t := newTree(live, id)
-		dir, err := t.path(c.DirID, nil)
+		dir, err := t.path(c.DirID)
 		if err != nil {
 			return false, err
 		}

@@ -1,13 +1,6 @@
 package reset
 
-import (
-	"cmp"
-	"slices"
-
-	"golang.org/x/sys/unix"
-
-	"nixos-go/pkg/btrfs"
-)
+import "golang.org/x/sys/unix"
 
 // Hard links. Names outside kept paths that share an inode in CLEAN share one in
 // the new state. One of the live inodes that they have now can carry them all if
@@ -46,16 +39,18 @@ func (w *walker) group(a at, clean uint64) *group {
 // name is one name of a group, and what live has there.
 type name struct {
 	at
+
 	inode *inode // live's; nil for none
 }
 
 // resolvedGroup is a group with all of its names that the new state has.
 type resolvedGroup struct {
+	*group
+
 	key   groupKey
 	clean *inode
 	names []name // in the order of paths
 	looks map[uint64]look
-	*group
 }
 
 // look is what a live inode is to a group. All of its names share it, and there can
@@ -76,7 +71,7 @@ func (w *walker) resolveGroups() error {
 			groups = append(groups, r)
 		}
 	}
-	slices.SortFunc(groups, func(a, b *resolvedGroup) int { return comparePaths(a.names[0].path, b.names[0].path) })
+	sortBy(groups, comparePaths, func(g **resolvedGroup) string { return (*g).names[0].path })
 	taken := map[liveInode]bool{}
 	for _, g := range groups {
 		if err := w.resolveGroup(g, taken); err != nil {
@@ -98,7 +93,7 @@ func (w *walker) resolveNames(key groupKey, g *group) (*resolvedGroup, error) {
 	}
 	r := &resolvedGroup{key: key, clean: clean, group: g, looks: map[uint64]look{}}
 	for _, ref := range refs {
-		dir, err := w.clean.path(ref.Parent, nil)
+		dir, err := w.clean.path(ref.Parent)
 		if err != nil {
 			return nil, err
 		}
@@ -118,7 +113,7 @@ func (w *walker) resolveNames(key groupKey, g *group) (*resolvedGroup, error) {
 			r.names = append(r.names, n)
 		}
 	}
-	slices.SortFunc(r.names, func(a, b name) int { return comparePaths(a.path, b.path) })
+	sortBy(r.names, comparePaths, func(n *name) string { return n.path })
 	return r, nil
 }
 
@@ -135,7 +130,7 @@ func (w *walker) inNewState(path string, clean uint64) (name, bool, error) {
 		if n.live != nil {
 			if n.live.subvolume {
 				_, last := splitPath(n.path)
-				if _, real := w.nested[dirName{n.liveDir.id, n.liveDir.dir, last}]; !real || n.state.Kept() {
+				if _, nested := w.nested[dirName{n.liveDir.id, n.liveDir.dir, last}]; !nested || n.state.Kept() {
 					n.live = nil
 				}
 			}
@@ -174,8 +169,8 @@ func (w *walker) readName(n name) (name, bool, error) {
 	root := place{}
 	if n.live.subvolume {
 		_, last := splitPath(n.path)
-		id, real := w.nested[dirName{n.liveDir.id, n.liveDir.dir, last}]
-		if real {
+		id, nested := w.nested[dirName{n.liveDir.id, n.liveDir.dir, last}]
+		if nested {
 			root = place{n.liveDir.nested(id), rootInode}
 		}
 		n.inode = &inode{number: btrfsStub}
@@ -298,16 +293,15 @@ func (w *walker) canCarry(g *resolvedGroup, n name, fields Fields) (bool, error)
 	if err != nil {
 		return false, err
 	}
-	// Names in one directory come after one another.
-	slices.SortFunc(refs, func(a, b btrfs.InodeRef) int { return cmp.Compare(a.Parent, b.Parent) })
 	shared, alone := false, g.shareInode(n.inode.number)
-	parent, dir := uint64(0), ""
+	dirs := map[uint64]string{} // most names lie in few directories
 	for _, ref := range refs {
-		if ref.Parent != parent {
-			if dir, err = n.liveDir.path(ref.Parent, nil); err != nil {
+		dir, known := dirs[ref.Parent]
+		if !known {
+			if dir, err = n.liveDir.path(ref.Parent); err != nil {
 				return false, err
 			}
-			parent = ref.Parent
+			dirs[ref.Parent] = dir
 		}
 		path := prefix + dir + "/" + ref.Name
 		if !stateAt(w.matcher, path).Kept() {

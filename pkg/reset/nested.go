@@ -16,7 +16,7 @@ func (w *walker) findNested(t *tree, prefix string) error {
 		return err
 	}
 	for _, c := range children {
-		dir, err := t.path(c.DirID, nil)
+		dir, err := t.path(c.DirID)
 		if err != nil {
 			return err
 		}
@@ -57,14 +57,14 @@ func stateAt(m matcher, path string) keep.State {
 // stub of one.
 func (w *walker) visitSubvolume(a at) error {
 	_, name := splitPath(a.path)
-	id, real := w.nested[dirName{a.liveDir.id, a.liveDir.dir, name}]
+	id, nested := w.nested[dirName{a.liveDir.id, a.liveDir.dir, name}]
 	switch {
-	case a.state.Kept() && real:
+	case a.state.Kept() && nested:
 		return nil // it moves
-	case a.state.Kept(), !real && a.clean == nil:
+	case a.state.Kept(), !nested && a.clean == nil:
 		w.plan.stubs = append(w.plan.stubs, a.path)
 		return nil
-	case real:
+	case nested:
 		root := place{a.liveDir.nested(id), rootInode}
 		holds, err := w.holdsKept(root, a.state)
 		if err != nil {
@@ -149,7 +149,7 @@ func (w *walker) subvolumeEntries(t *tree) ([]dirName, error) {
 		items, err := btrfs.DecodeDirItems(it.Data)
 		for _, d := range items {
 			at := dirName{t.id, it.ObjectID, d.Name}
-			if _, real := w.nested[at]; d.IsSubvolume() && !real {
+			if _, nested := w.nested[at]; d.IsSubvolume() && !nested {
 				found = append(found, at)
 			}
 		}
@@ -166,7 +166,7 @@ func (w *walker) subvolumeNames(t *tree) ([]string, error) {
 	}
 	var out []string
 	for _, at := range found {
-		dir, err := t.path(at.dir, nil)
+		dir, err := t.path(at.dir)
 		if err != nil {
 			return nil, err
 		}

@@ -28,6 +28,8 @@ type Change struct {
 	Size   uint64 // bytes, likewise; of directories 0
 
 	act action
+	// content is what actContent needs to know.
+	content contentChange
 	// linkTo is the path in the new state that this name becomes a hard link of.
 	linkTo string
 }
@@ -110,9 +112,9 @@ func comparePaths(a, b string) int {
 }
 
 func (p *Plan) sort() {
-	slices.SortFunc(p.Changes, func(a, b Change) int { return comparePaths(a.Path, b.Path) })
-	slices.SortFunc(p.Moves, func(a, b Move) int { return comparePaths(a.Path, b.Path) })
-	slices.SortFunc(p.Branches, func(a, b Branch) int { return comparePaths(a.Path, b.Path) })
+	sortBy(p.Changes, comparePaths, func(c *Change) string { return c.Path })
+	sortBy(p.Moves, comparePaths, func(m *Move) string { return m.Path })
+	sortBy(p.Branches, comparePaths, func(b *Branch) string { return b.Path })
 	slices.SortFunc(p.stubs, comparePaths)
 	slices.Sort(p.shared)
 	p.stubs = slices.Compact(p.stubs)

@@ -1,6 +1,9 @@
 package reset
 
-import "slices"
+import (
+	"slices"
+	"sort"
+)
 
 // maxRanges bounds how many ranges of inodes a record holds; more are joined over
 // the smallest gaps. Joining only makes the next search read a little more.
@@ -12,15 +15,7 @@ func makeRanges(numbers []uint64, more ...Range) []Range {
 	for _, n := range numbers {
 		ranges = append(ranges, Range{n, n})
 	}
-	slices.SortFunc(ranges, func(a, b Range) int {
-		switch {
-		case a.First < b.First:
-			return -1
-		case a.First > b.First:
-			return 1
-		}
-		return 0
-	})
+	sort.Slice(ranges, func(i, j int) bool { return ranges[i].First < ranges[j].First })
 	const near = 64 // closer than this is one range: a leaf holds about as many inodes
 	ranges = joinRanges(ranges, near)
 	for gap := uint64(near); len(ranges) > maxRanges; gap *= 4 {

@@ -393,7 +393,8 @@ func TestStopBesideAnotherRun(t *testing.T) {
 	if !errors.Is(second, ErrCheck) || !strings.Contains(second.Error(), "another run") {
 		t.Errorf("a second run at the same time = %v, want it refused", second)
 	}
-	lock := b.open(b.path(DefaultSnapshots))
+	lock := b.hold(b.path(DefaultSnapshots))
+	defer lock.Close()
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		t.Fatalf("the lock outlives the run: %v", err)
 	}

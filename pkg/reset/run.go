@@ -111,14 +111,18 @@ func (r *run) mountInfo() string {
 // work takes the volumes that have anything to do through all steps, together.
 func (r *run) work() {
 	mode := r.report.Mode
-	r.each(pending, func(v *volume) error { return v.build(mode) })
+	start := newRendezvous(r.count(pending))
+	r.each(pending, func(v *volume) error {
+		v.start = start
+		return v.build(mode)
+	})
 	if !r.any(pending) {
 		return
 	}
 	if mode != ModeSnapshotOnly { // a snapshot is on disk once it is taken
 		err := r.clock.measure("sync", r.sync)
 		if err != nil {
-			r.each(pending, func(v *volume) error { return errors.Join(err, v.discard(NameNext)) })
+			r.each(pending, func(v *volume) error { return errors.Join(err, v.discardNext()) })
 			return
 		}
 	}
@@ -144,14 +148,17 @@ func (r *run) conclude(mode Mode) error {
 	committed := false
 	if mode == ModeReset {
 		var tasks []func() error
+		start := newRendezvous(0)
 		for _, v := range r.volumes {
 			if !pending(v) || !v.result.finished {
 				continue
 			}
+			start.expected.Add(1)
+			v.start = start
 			tasks = append(tasks, func() error {
 				err := v.takeCurrent()
 				if err != nil {
-					v.warn("no %s, so the next reset compares everything: %v", NameCurrent, explainSpace(err))
+					v.warnf("no %s, so the next reset compares everything: %v", NameCurrent, explainSpace(err))
 				}
 				return err
 			})
@@ -243,7 +250,7 @@ func (v *volume) begin(snapshots *os.File, mode Mode, dryRun bool, mountInfo []b
 	}
 	if dryRun {
 		if next, err := v.snapshotInfo(NameNext); err != nil || next != nil {
-			v.warn("an earlier run was cut off: the next one finishes it first")
+			v.warnf("an earlier run was cut off: the next one finishes it first")
 			return err
 		}
 	} else if err := v.finishEarlier(); err != nil {
@@ -254,7 +261,7 @@ func (v *volume) begin(snapshots *os.File, mode Mode, dryRun bool, mountInfo []b
 		v.result.Outcome = OutcomeUnchanged
 	}
 	if mode.restores() {
-		v.warn("mode %s restores at every boot: set the mode back to %s", mode, ModeReset)
+		v.warnf("mode %s restores at every boot: set the mode back to %s", mode, ModeReset)
 	}
 	return err
 }
@@ -274,7 +281,7 @@ func (v *volume) loadRules() error {
 	var older bool
 	v.rules, v.record, older, err = effectiveRules(rules, v.plan.Revision, last)
 	if older {
-		v.warn("this generation is older than the one that the last reset knew: what either of them keeps is kept")
+		v.warnf("this generation is older than the one that the last reset knew: what either of them keeps is kept")
 	}
 	return err
 }

@@ -31,15 +31,16 @@ func (l load) String() string {
 // desk is a disk under load.
 type desk struct {
 	*machine
+
 	fs   *testx.Filesystem
 	load load
 }
 
-func newDesk(b testing.TB, l load) *desk {
-	b.Helper()
-	fs := testx.NewFilesystem(b, 6<<30)
+func newDesk(tb testing.TB, l load) *desk {
+	tb.Helper()
+	fs := testx.NewFilesystem(tb, 6<<30)
 	fs.Remount("noatime")
-	d := &desk{fs: fs, load: l, machine: newMachine(b, fs.Mount,
+	d := &desk{fs: fs, load: l, machine: newMachine(tb, fs.Mount,
 		PlanFileVolume{Name: "@root", MountPoint: "/", Keep: []string{"/etc/ssh", "/var/lib"}},
 		PlanFileVolume{Name: "@home", MountPoint: "/home", Keep: []string{"/*/Documents"}},
 	)}
@@ -175,7 +176,7 @@ func (d *desk) round(cold bool) round {
 // rounds runs several and gives the medians.
 func (d *desk) rounds(n int, cold bool) round {
 	d.t.Helper()
-	var all []round
+	all := make([]round, 0, n)
 	for range n {
 		all = append(all, d.round(cold))
 	}
@@ -254,14 +255,16 @@ func BenchmarkReset(b *testing.B) {
 		warm := d.rounds(rounds, false)
 		cold := d.rounds(rounds, true)
 		fmt.Printf("\n| %v | floor ms | reset ms | ratio |\n|---|---|---|---|\n", typical)
-		for name, r := range map[string]round{"warm": warm, "cold": cold} {
-			fmt.Printf("| reset, %s | %.1f | %.1f | %.1f |\n", name, ms(r.floor), ms(r.reset), ms(r.reset)/ms(r.floor))
+		for i, r := range []round{warm, cold} {
+			fmt.Printf("| reset, %s | %.1f | %.1f | %.1f |\n", []string{"warm", "cold"}[i], ms(r.floor), ms(r.reset), ms(r.reset)/ms(r.floor))
 		}
 		b.ReportMetric(ms(warm.reset)/ms(warm.floor), "warm/floor")
 		b.ReportMetric(ms(cold.reset)/ms(cold.floor), "cold/floor")
-		for name, script := range map[string]string{"snapshot CLEAN, cp kept": fromClean, "snapshot live, rm and cp": fromLive} {
-			took := d.shell(script)
-			fmt.Printf("| shell: %s, cold | %.1f | %.1f | %.1f |\n", name, ms(cold.floor), ms(took), ms(took)/ms(cold.floor))
+		for _, shell := range []struct{ name, script string }{
+			{"snapshot CLEAN, cp kept", fromClean}, {"snapshot live, rm and cp", fromLive},
+		} {
+			took := d.shell(shell.script)
+			fmt.Printf("| shell: %s, cold | %.1f | %.1f | %.1f |\n", shell.name, ms(cold.floor), ms(took), ms(took)/ms(cold.floor))
 		}
 		fmt.Printf("\n| phase, cold | ms |\n|---|---|\n")
 		for _, name := range []string{"settle", "check", "plan", "snapshot", "apply", "sync", "exchange", "conclude"} {

@@ -114,8 +114,9 @@ func (t *tree) find(dir uint64, name string) (*entry, error) {
 // inode is all that section 4 of the design calls "exactly", but for content and
 // names.
 type inode struct {
-	number uint64
 	btrfs.InodeItem
+
+	number uint64
 	xattrs []btrfs.DirItem // sorted by name
 	// stub marks the stand-in of a nested subvolume in CLEAN, which counts as an
 	// empty directory, 0755 root, whose time nobody knows.
@@ -183,7 +184,7 @@ func (n *inode) add(it btrfs.Item) (err error) {
 }
 
 func (n *inode) sortXattrs() {
-	slices.SortFunc(n.xattrs, func(a, b btrfs.DirItem) int { return strings.Compare(a.Name, b.Name) })
+	sortBy(n.xattrs, strings.Compare, func(x *btrfs.DirItem) string { return x.Name })
 }
 
 // Bounds of reading ahead: inodes at most so far apart are read in one search, and a
@@ -271,13 +272,10 @@ func (t *tree) refs(number uint64) ([]btrfs.InodeRef, error) {
 }
 
 // path gives the path of a directory's inode, beginning with a slash and empty for
-// the root, by going up the references. cache may be nil.
-func (t *tree) path(dir uint64, cache map[uint64]string) (string, error) {
+// the root, by going up the references.
+func (t *tree) path(dir uint64) (string, error) {
 	if dir == rootInode {
 		return "", nil
-	}
-	if p, ok := cache[dir]; ok {
-		return p, nil
 	}
 	var names []string
 	for at := dir; at != rootInode; {
@@ -292,18 +290,15 @@ func (t *tree) path(dir uint64, cache map[uint64]string) (string, error) {
 		at = refs[0].Parent
 	}
 	slices.Reverse(names)
-	p := "/" + strings.Join(names, "/")
-	if cache != nil {
-		cache[dir] = p
-	}
-	return p, nil
+	return "/" + strings.Join(names, "/"), nil
 }
 
 // extent is one stretch of a file's data, holes left out.
 type extent struct {
+	btrfs.FileExtent
+
 	at     uint64
 	inline string
-	btrfs.FileExtent
 }
 
 // extents yields the data of a file in order.

@@ -19,6 +19,9 @@ type volume struct {
 	dir   *os.File // @snapshots/V
 	trace func(Step)
 	clock *stopwatch
+	start *rendezvous // of the snapshots of all volumes
+	// onSnapshot is called right before the snapshot NEXT.
+	onSnapshot func()
 
 	rules   []keep.Set // in force: the plan's, or with a newer generation's
 	record  Record     // what this run will write
@@ -50,7 +53,7 @@ func (v *volume) step(name string, change func() error) error {
 	return nil
 }
 
-func (v *volume) warn(format string, args ...any) {
+func (v *volume) warnf(format string, args ...any) {
 	v.result.Warnings = append(v.result.Warnings, fmt.Sprintf(format, args...))
 }
 
@@ -111,9 +114,9 @@ func (v *volume) age(name string) error {
 	return v.renameAs("rename "+name+" to AGED", name, agedPrefix+info.UUID.String())
 }
 
-// discard destroys a snapshot that holds nothing of its own.
-func (v *volume) discard(name string) error {
-	return v.step("destroy "+name, func() error { return destroyTree(v.dir, name) })
+// discardNext destroys a half-made new state.
+func (v *volume) discardNext() error {
+	return v.step("destroy NEXT", func() error { return destroyTree(v.dir, NameNext) })
 }
 
 // destroyTree destroys a subvolume and all that are nested in it, innermost first.
@@ -150,7 +153,7 @@ func destroyTree(dir *os.File, name string) error {
 	}
 	t := newTree(f, info.ID)
 	for _, c := range children {
-		path, err := t.path(c.DirID, nil)
+		path, err := t.path(c.DirID)
 		if err == nil {
 			err = destroyNested(f, path, c.Name)
 		}
