@@ -214,12 +214,18 @@ func untouched(live *os.File) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	t := newTree(live, info.ID)
+	return recordChanged(live, info, info.Generation)
+}
+
+// recordChanged reports whether the record of a subvolume last changed in a
+// transaction.
+func recordChanged(root *os.File, info btrfs.Info, transID uint64) (bool, error) {
+	t := newTree(root, info.ID)
 	t.top = false // to see the toolkit's own names
 	e, err := t.find(rootInode, ReadyName)
 	if err != nil || e == nil || e.subvolume {
 		return false, err
 	}
 	n, err := t.read(e.inode)
-	return err == nil && n.TransID == info.Generation, err
+	return err == nil && n.TransID == transID, err
 }
