@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"nixos-go/pkg/btrfs"
 	"nixos-go/pkg/testx"
 )
@@ -53,16 +55,22 @@ func peak(t *testing.T, program string, args ...string) int {
 	return kib >> 10
 }
 
-// files makes empty files in one directory.
-func files(t *testing.T, dir string, count int) {
+// files makes empty files in one directory, each with an attribute of some size.
+func files(t *testing.T, dir, name string, count, attribute int) {
 	t.Helper()
+	value := make([]byte, attribute)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for i := range count {
-		fd, err := syscall.Open(filepath.Join(dir, "a file of "+strconv.Itoa(i)), syscall.O_CREAT|syscall.O_WRONLY|syscall.O_CLOEXEC, 0o600)
+		fd, err := syscall.Open(filepath.Join(dir, name+strconv.Itoa(i)), syscall.O_CREAT|syscall.O_WRONLY|syscall.O_CLOEXEC, 0o600)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if attribute > 0 {
+			if err := unix.Fsetxattr(fd, "user.attribute", value, 0); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if err := syscall.Close(fd); err != nil {
 			t.Fatal(err)
@@ -116,7 +124,7 @@ func TestMemory(t *testing.T) {
 		dir.Close()
 	}
 	for i := range 20 {
-		files(t, at("@home/alice/Documents", strconv.Itoa(i)), 10_000)
+		files(t, at("@home/alice/Documents", strconv.Itoa(i)), "kept", 10_000, 0)
 	}
 	plan := filepath.Join(t.TempDir(), "plan.json")
 	if err := os.WriteFile(plan, []byte(`{"version": 1, "device": "`+fs.Mount+`", "volumes": [
@@ -128,8 +136,9 @@ func TestMemory(t *testing.T) {
 	goCommand(t, nil, "build", "-trimpath", "-ldflags=-s -w", "-o", program, ".")
 	report := filepath.Join(t.TempDir(), "report.json")
 	for _, way := range []string{"full", "changed-only"} {
-		files(t, at("@root/tmp"), 70_000)
-		files(t, at("@home/alice"), 30_000)
+		files(t, at("@root/tmp"), "wiped", 70_000, 0)
+		files(t, at("@home/alice"), "wiped", 25_000, 0)
+		files(t, at("@home/alice"), "large", 5_000, 12<<10)
 		got := peak(t, program, "--plan", plan, "--report", report)
 		t.Logf("%s: %d MiB", way, got)
 		if got >= limit {

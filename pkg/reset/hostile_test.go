@@ -1,10 +1,13 @@
 package reset
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -325,6 +328,69 @@ func TestHostileDepth(t *testing.T) {
 	sameDepth(t, h.path(snapshotOf("@home", NamePrevious), "alice/.config/new"), h.path("@home/alice/.config/new"), "wiped", depth)
 }
 
+// What the cleanup holds in memory does not depend on what users call their folders.
+func TestDeletingDeepTreesIsCheap(t *testing.T) {
+	root := newDisk(t, 256<<20)
+	name := strings.Repeat("n", 255)
+	must(t, os.Mkdir(filepath.Join(root, "tree"), 0o700))
+	must(t, deep(t, filepath.Join(root, "tree"), name, 2000).Close())
+	dir, err := os.Open(root)
+	must(t, err)
+	defer dir.Close()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	must(t, removeTree(t.Context(), dir, "tree"))
+	runtime.ReadMemStats(&after)
+	if got := (after.TotalAlloc - before.TotalAlloc) >> 20; got > 16 {
+		t.Errorf("deleting took %d MiB of memory, one after another", got)
+	}
+	if exists(filepath.Join(root, "tree")) {
+		t.Error("the tree is still there")
+	}
+}
+
+// A deletion that is stopped goes on from there.
+func TestDeletingStops(t *testing.T) {
+	root := newDisk(t, 256<<20)
+	for i := range 50 {
+		must(t, os.MkdirAll(filepath.Join(root, "tree", strconv.Itoa(i), strings.Repeat("d/", 40)), 0o700))
+	}
+	dir, err := os.Open(root)
+	must(t, err)
+	defer dir.Close()
+	stops := 0
+	for exists(filepath.Join(root, "tree")) {
+		ctx, cancel := context.WithCancel(t.Context())
+		count := 0
+		err := removeTree(&countingContext{ctx, &count, cancel}, dir, "tree")
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		if err != nil {
+			stops++
+		}
+		cancel()
+	}
+	if stops < 10 {
+		t.Errorf("it stopped %d times, want many", stops)
+	}
+}
+
+// countingContext ends after some looks at it.
+type countingContext struct {
+	context.Context
+
+	count  *int
+	cancel func()
+}
+
+func (c *countingContext) Err() error {
+	if *c.count++; *c.count > 100 {
+		c.cancel()
+	}
+	return c.Context.Err()
+}
+
 func TestHostileLinkCounts(t *testing.T) {
 	const names = 350 // more than fit into one item: INODE_EXTREF
 	h := newHostile(t)
@@ -451,8 +517,8 @@ func TestHostileRecord(t *testing.T) {
 	}
 }
 
-// More than a record may hold: subvolumes that move, at long paths.
-func TestHostileRecordSize(t *testing.T) {
+// Many subvolumes that move, at paths longer than any that can be noted.
+func TestHostileMoves(t *testing.T) {
 	h := newHostile(t)
 	h.takeClean()
 	h.run(Options{})
