@@ -267,23 +267,28 @@ func TestRefuseMountedVolume(t *testing.T) {
 }
 
 // What is mounted in another namespace, of which one has the list of mounts, is in
-// use as well; a directory of that name here is none of its business.
+// use as well; a directory of that name here, or none, is none of its business.
 func TestRefuseVolumeMountedElsewhere(t *testing.T) {
-	b := newBox(t)
-	list := filepath.Join(t.TempDir(), "mountinfo")
-	point := t.TempDir()
-	command(t, "unshare", "--mount", "--propagation", "private", "sh", "-euc",
-		fmt.Sprintf("mount -o noatime,subvol=@home %s %s; cat /proc/self/mountinfo > %s", b.fs.Device, point, list))
-	before := b.everything()
-	report, err := b.try(Options{MountInfo: list})
-	if home := b.result(report, "@home"); err != nil || home.Outcome != OutcomeFailed || !strings.Contains(home.Error, point) {
-		t.Errorf("Run() = %v, @home %+v, want it refused as mounted at %s", err, home, point)
+	for _, gone := range []bool{false, true} {
+		b := newBox(t)
+		list := filepath.Join(t.TempDir(), "mountinfo")
+		point := t.TempDir()
+		command(t, "unshare", "--mount", "--propagation", "private", "sh", "-euc",
+			fmt.Sprintf("mount -o noatime,subvol=@home %s %s; cat /proc/self/mountinfo > %s", b.fs.Device, point, list))
+		if gone {
+			must(t, os.Remove(point))
+		}
+		before := b.everything()
+		report, err := b.try(Options{MountInfo: list})
+		if home := b.result(report, "@home"); err != nil || home.Outcome != OutcomeFailed || !strings.Contains(home.Error, point) {
+			t.Errorf("Run() = %v, @home %+v, want it refused as mounted at %s", err, home, point)
+		}
+		b.same("@home", only(before, "@home", "@snapshots/@home"), only(b.everything(), "@home", "@snapshots/@home"))
 	}
-	b.same("@home", only(before, "@home", "@snapshots/@home"), only(b.everything(), "@home", "@snapshots/@home"))
 }
 
-// Not in the way: other file systems with subvolumes of that name, the top level,
-// other volumes, names that only begin alike.
+// Not in the way: other file systems with subvolumes of that name, also if they are
+// gone before one can look, the top level, other volumes, names that only begin alike.
 func TestMountsThatAreInNobodysWay(t *testing.T) {
 	b := newBox(t)
 	b.create("@home2")
@@ -292,8 +297,15 @@ func TestMountsThatAreInNobodysWay(t *testing.T) {
 	b.mount(b.fs.Device, "btrfs", unix.MS_NOATIME, "subvolid=5")
 	backup := newBox(t)
 	backup.mount(backup.fs.Device, "btrfs", unix.MS_NOATIME, "subvol=@home")
+	point := backup.mount(backup.fs.Device, "btrfs", unix.MS_NOATIME, "subvol=@home")
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	must(t, err)
+	list := filepath.Join(t.TempDir(), "mountinfo")
+	must(t, os.WriteFile(list, text, 0o600))
+	must(t, unix.Unmount(point, 0))
+	must(t, os.Remove(point))
 	want := b.expect("@home")
-	b.run(Options{})
+	b.run(Options{MountInfo: list})
 	b.same("@home", want, b.read("@home"))
 }
 
