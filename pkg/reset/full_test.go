@@ -70,6 +70,7 @@ func (b *box) drain(data, metadata int) {
 // fullBox has some hundred things to wipe, change back and bring back, so that a
 // reset wants room.
 func fullBox(t *testing.T) *box {
+	t.Helper()
 	b := bareBox(t)
 	b.sh("@root", `mkdir -p etc/ssh; echo host > etc/hostname`)
 	b.sh("@home", `mkdir -p alice/back bob; for i in $(seq 100); do echo $i > alice/$i; echo back > alice/back/$i; done
