@@ -108,6 +108,10 @@ func TestRestoreNested(t *testing.T) {
 			name: "folder above is a fifo", previous: `rm -r alice; mkfifo alice`, today: `[ -d alice ]; mkdir -p alice/Documents`,
 		},
 		{
+			name: "folder above is a symlink to one elsewhere", previous: `rm -r alice; mkdir ../canary/Documents; ln -s ../canary alice`,
+			today: `[ -d alice ]; mkdir -p alice/Documents`,
+		},
+		{
 			name: "an empty folder in its place", previous: `mkdir -p alice/Documents/v`, today: `rmdir alice/Documents/v`,
 		},
 		{
@@ -139,6 +143,7 @@ func TestRestoreNested(t *testing.T) {
 			d.sh("@home", `mkdir -p alice/Documents; [ -e alice/Documents/v ] || btrfs -q subvolume create alice/Documents/v; echo data > alice/Documents/v/data
 				mkdir -p alice/other; btrfs -q subvolume create alice/other/w; echo more > alice/other/w/more`)
 			d.syncTop()
+			canary := d.read("canary")
 			today := d.read("@home")
 			source := d.read(snapshotOf("@home", NamePrevious))
 			r := d.result(d.run(Options{Mode: ModeRestorePrevious}), "@home")
@@ -146,6 +151,7 @@ func TestRestoreNested(t *testing.T) {
 			if _, left := after[NameNext]; left || r.Outcome != OutcomeRestored {
 				t.Fatalf("outcome %s, warnings %q, names %v", r.Outcome, r.Warnings, after)
 			}
+			d.same("what the restored state links to", canary, d.read("canary"))
 			live := d.read("@home")
 			for path, e := range today {
 				if e.Subvolume && strings.HasPrefix(path, "alice/Documents/") && live[path].UUID != e.UUID {
