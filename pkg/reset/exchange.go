@@ -48,6 +48,7 @@ func (v *volume) exchange(mode Mode) error {
 // afterSnapshot puts the snapshot of snapshot-only into history. As long as nothing
 // there has moved, it can as well go.
 func (v *volume) afterSnapshot() error {
+	v.renamed = false // what finished an earlier run does not count
 	err := v.keepSnapshot()
 	if err != nil && v.renamed {
 		v.warnf("the snapshot is taken, the rest is left to the next run: %v", explainSpace(err))

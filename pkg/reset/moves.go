@@ -212,8 +212,11 @@ func (m *mover) rename(from, to *os.File, name, path string) error {
 		return pathError("move nested subvolume", path, renameAnyway(from, name, to, name))
 	}
 	aside, err := moveAside(from, name, to, ".from-"+NamePrevious)
+	if err != nil {
+		return pathError("move nested subvolume", path, err)
+	}
 	m.v.warnf("something new stands at %q: the subvolume that was there is now %q", path, aside)
-	return pathError("move nested subvolume", path, err)
+	return nil
 }
 
 // moveAside moves a name to a free one that begins and ends as told.

@@ -184,3 +184,51 @@ func TestRestoreNested(t *testing.T) {
 		})
 	}
 }
+
+// A reset was cut off after the exchange, and what booted then made something where
+// a subvolume has yet to move to: both stay, or the subvolume if that is empty.
+func TestMovesAfterABootInBetween(t *testing.T) {
+	for _, tt := range []struct{ name, made, at string }{
+		{"nothing", `true`, "v"},
+		{"an empty folder", `mkdir v`, "v"},
+		{"an empty subvolume", `btrfs -q subvolume create v`, "v"},
+		{"a full folder", `mkdir v; echo new > v/new`, "v.from-PREVIOUS"},
+		{"a file", `echo new > v; chattr +i v`, "v.from-PREVIOUS"},
+		{"a symlink, and the other name is taken", `ln -s /etc v; mkdir v.from-PREVIOUS`, "v.from-PREVIOUS-2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := newDay(t)
+			d.sh("@home", `mkdir -p alice/Documents; btrfs -q subvolume create alice/Documents/v; echo data > alice/Documents/v/data`)
+			d.syncTop()
+			moved := d.info("@home/alice/Documents/v").UUID
+			old := d.info("@home").UUID
+			d.run(Options{})
+			// As it was right after the exchange: the subvolume is in the old state, which is NEXT.
+			previous := snapshotOf("@home", NamePrevious)
+			d.mv("@home/alice/Documents/v", previous+"/alice/Documents/v")
+			d.mv(previous, snapshotOf("@home", NameNext))
+			d.destroyTree(snapshotOf("@home", NamePenultimate))
+			d.destroyTree(snapshotOf("@home", NameCurrent))
+			d.sh("@home/alice/Documents", tt.made)
+			d.syncTop()
+			r := d.result(d.run(Options{}), "@home")
+			if r.Outcome == OutcomeFailed || exists(d.path(snapshotOf("@home", NameNext))) {
+				t.Fatalf("outcome %s, error %q, warnings %q", r.Outcome, r.Error, r.Warnings)
+			}
+			if got := d.info("@home/alice/Documents/" + tt.at).UUID; got != moved {
+				t.Errorf("%s is not the subvolume that had to move (%q)", tt.at, r.Warnings)
+			}
+			if tt.at != "v" && (!exists(d.path("@home/alice/Documents/v")) || !warns(r, "something new stands")) {
+				t.Errorf("what was new is gone, or nobody says so: %q", r.Warnings)
+			}
+			found := false
+			for _, name := range []string{NamePrevious, NamePenultimate} {
+				found = found || exists(d.path(snapshotOf("@home", name))) && d.info(snapshotOf("@home", name)).UUID == old
+			}
+			if !found {
+				t.Error("the old state is in no history")
+			}
+			d.sh("@home", `chattr -R -f -i . || true`)
+		})
+	}
+}
