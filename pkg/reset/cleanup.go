@@ -46,26 +46,23 @@ func (v *volume) cleanup(ctx context.Context, snapshots *os.File) error {
 		return err
 	}
 	defer v.dir.Close()
-	if err := v.sealHistory(); err != nil {
-		return err
-	}
 	names, err := listSnapshots(v.dir)
 	if err != nil {
 		return err
 	}
 	slices.Sort(names)
+	// What one step cannot do is no reason to leave the rest: on a full disk, it is
+	// this work that makes room.
+	errs := []error{v.sealHistory()}
 	for _, name := range names {
 		if err := ctx.Err(); err != nil {
-			return err
+			return errors.Join(append(errs, err)...)
 		}
-		if !IsAged(name) {
-			continue
-		}
-		if err := v.destroyAged(name); err != nil {
-			return err
+		if IsAged(name) {
+			errs = append(errs, v.destroyAged(name))
 		}
 	}
-	return v.emptyTrash(ctx)
+	return errors.Join(append(errs, v.emptyTrash(ctx))...)
 }
 
 // destroyAged destroys a snapshot that was rotated out, if it is one.
@@ -85,21 +82,20 @@ func (v *volume) destroyAged(name string) error {
 // sealHistory sets the read-only flags that the reset left, since each costs a
 // commit. The nested subvolumes of a snapshot keep their own.
 func (v *volume) sealHistory() error {
+	var errs []error
 	for _, name := range []string{NamePrevious, NamePenultimate, NameReplaced} {
-		f, err := v.snapshot(name)
-		if err != nil {
-			return err
-		}
-		if f == nil {
-			continue
-		}
-		err = v.step("seal "+name, func() error { return btrfs.SetReadOnly(f, true) })
-		f.Close()
-		if err != nil {
-			return err
-		}
+		errs = append(errs, v.seal(name))
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+func (v *volume) seal(name string) error {
+	f, err := v.snapshot(name)
+	if err != nil || f == nil {
+		return err
+	}
+	defer f.Close()
+	return v.step("seal "+name, func() error { return btrfs.SetReadOnly(f, true) })
 }
 
 // emptyTrash deletes the trash folder of the live volume, and puts back the time of

@@ -129,8 +129,8 @@ func (m *mover) note(held []heldDir) error {
 func (m *mover) clearNote() error {
 	return m.withRecord(func(record *os.File) error {
 		err := unix.Fremovexattr(int(record.Fd()), noteName)
-		if errors.Is(err, unix.ENODATA) {
-			return nil
+		if errors.Is(err, unix.ENODATA) { // it was too long: the record is the last change all the same
+			return pathError("touch", ReadyName, unix.Futimes(int(record.Fd()), nil))
 		}
 		return pathError("clear note in", ReadyName, err)
 	})
