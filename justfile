@@ -29,3 +29,7 @@ vendor-hash:
 # go mod tidy, every module
 tidy:
     scripts/tidy
+
+# man pages and completions into DIR
+docs *DIR:
+    scripts/docs {{DIR}}

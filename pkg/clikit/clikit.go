@@ -55,12 +55,18 @@ type Doc struct {
 	// Files and Environment are shown in the man page.
 	Files       []File
 	Environment []File
+	// Choices are the values that a placeholder can have.
+	Choices map[string][]string
 	// SeeAlso names other man pages: "nixos-update(8)".
 	SeeAlso []string
 }
 
-// docKey is where New keeps a Doc in the app's metadata.
-const docKey = "nixos-go/doc"
+// Where New keeps a Doc, and that an app does nothing without a command, in the
+// app's metadata.
+const (
+	docKey          = "nixos-go/doc"
+	needsCommandKey = "nixos-go/needs-command"
+)
 
 // New gives an app the habits of all tools. The app's Usage is one line
 // without a final dot; its Description is prose in paragraphs.
@@ -78,6 +84,7 @@ func New(app *cli.App, doc Doc) *cli.App {
 		&cli.BoolFlag{Name: "version", Usage: "show the version"})
 	if app.Action == nil {
 		app.Action = chooseCommand
+		app.Metadata[needsCommandKey] = true
 	}
 	for _, command := range app.Commands {
 		newCommand(command)
@@ -124,10 +131,13 @@ func usageError(_ *cli.Context, err error, _ bool) error {
 
 // Main runs an app on the process's arguments and streams, and gives the exit
 // status.
-func Main(app *cli.App) int {
+func Main(app *cli.App) int { return MainArgs(app, os.Args[1:]) }
+
+// MainArgs is [Main] on other arguments, without the program's name.
+func MainArgs(app *cli.App, args []string) int {
 	ctx, stop := SignalContext(context.Background())
 	defer stop()
-	return Run(ctx, app, os.Args[1:], ui.ForTerminal(os.Stdout, os.Stderr, os.Getenv))
+	return Run(ctx, app, args, ui.ForTerminal(os.Stdout, os.Stderr, os.Getenv))
 }
 
 // Run runs an app on arguments (without the program's name). Errors and hints

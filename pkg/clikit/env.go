@@ -86,7 +86,7 @@ func YesFlag() cli.Flag {
 func FlakeFlag() cli.Flag {
 	return &cli.StringFlag{
 		Name: "flake", EnvVars: []string{"NIXOS_GO_ROOT"}, Value: "/etc/nixos",
-		Usage: "the folder `DIR` of the configuration",
+		Usage: "the configuration is in `DIR`",
 	}
 }
 

@@ -99,16 +99,16 @@ func (f FlagDoc) Synopsis() string {
 func Help(app *cli.App, chain []*cli.Command, u *ui.UI) string {
 	h := helpText{ui: u}
 	full := strings.Join(append([]string{app.Name}, names(chain)...), " ")
-	usage, description, argsUsage := app.Usage, app.Description, app.ArgsUsage
+	usage, description := app.Usage, app.Description
 	commands, own := app.Commands, app.Flags
 	inherited := make([]cli.Flag, 0, len(own))
 	for _, command := range chain {
-		usage, description, argsUsage = command.Usage, command.Description, command.ArgsUsage
+		usage, description = command.Usage, command.Description
 		inherited = append(inherited, own...)
 		commands, own = command.Subcommands, command.Flags
 	}
 	h.printf("%s: %s\n", u.Out(ui.Bold, full), usage)
-	h.printf("\n%s %s\n", u.Out(ui.Bold, "Usage:"), UsageLine(full, argsUsage, len(commands) > 0))
+	h.printf("\n%s %s\n", u.Out(ui.Bold, "Usage:"), UsageLine(app, chain))
 	if description != "" {
 		h.printf("\n%s\n", Wrap(description, helpWidth, ""))
 	}
@@ -128,16 +128,25 @@ func names(chain []*cli.Command) []string {
 }
 
 // UsageLine is the form of a command line.
-func UsageLine(full, argsUsage string, commands bool) string {
-	text := full
-	if commands {
-		text += " COMMAND"
+func UsageLine(app *cli.App, chain []*cli.Command) string {
+	words := append([]string{app.Name}, names(chain)...)
+	argsUsage, commands := app.ArgsUsage, len(app.Commands) > 0
+	needed := app.Metadata[needsCommandKey] == true
+	if len(chain) > 0 {
+		last := chain[len(chain)-1]
+		argsUsage, commands, needed = last.ArgsUsage, len(last.Subcommands) > 0, true
 	}
-	text += " [OPTIONS]"
+	switch {
+	case commands && needed:
+		words = append(words, "COMMAND")
+	case commands:
+		words = append(words, "[COMMAND]")
+	}
+	words = append(words, "[OPTIONS]")
 	if argsUsage != "" {
-		text += " " + argsUsage
+		words = append(words, argsUsage)
 	}
-	return text
+	return strings.Join(words, " ")
 }
 
 // helpWidth is where help texts are broken, in columns.

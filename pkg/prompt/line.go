@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -33,7 +34,8 @@ func (t *Terminal) Password(ctx context.Context, q Question) (secret []byte, err
 		restore()
 		_, _ = fmt.Fprintln(t.out)
 	}()
-	_, _ = fmt.Fprintf(t.out, "%s: ", q.Text)
+	t.explain(q)
+	_, _ = fmt.Fprintf(t.out, "%s %s: ", t.mark(), q.Text)
 	buffer := make([]byte, longestLine)
 	defer run.Wipe(buffer)
 	n, err := readLine(ctx, t.in, buffer)
@@ -64,53 +66,31 @@ func hideInput(in *os.File) (restore func(), err error) {
 // readLine reads up to a newline, which is not part of the result, or until
 // the context ends.
 func readLine(ctx context.Context, in *os.File, buffer []byte) (int, error) {
-	var wake [2]int
-	if err := unix.Pipe2(wake[:], unix.O_CLOEXEC); err != nil {
-		return 0, fmt.Errorf("pipe: %w", err)
+	keys, err := newKeyboard(ctx, in)
+	if err != nil {
+		return 0, err
 	}
-	defer func() { _ = unix.Close(wake[0]) }()
-	stop := context.AfterFunc(ctx, func() { _ = unix.Close(wake[1]) })
-	defer func() {
-		if stop() {
-			_ = unix.Close(wake[1])
-		}
-	}()
-	n := 0
-	for {
-		ready := []unix.PollFd{
-			{Fd: int32(in.Fd()), Events: unix.POLLIN},
-			{Fd: int32(wake[0]), Events: unix.POLLIN},
-		}
-		if _, err := unix.Poll(ready, -1); errors.Is(err, unix.EINTR) {
-			continue
-		} else if err != nil {
-			return 0, fmt.Errorf("waiting for the terminal: %w", err)
-		}
-		if ready[1].Revents != 0 {
-			return 0, ErrInterrupted
-		}
+	defer keys.Close()
+	for n := 0; ; n++ {
 		var one [1]byte
-		got, err := unix.Read(int(in.Fd()), one[:])
+		_, err := keys.Read(one[:])
 		switch {
-		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN):
-			continue
-		case err != nil:
-			return 0, fmt.Errorf("reading from the terminal: %w", err)
-		case got == 0: // Ctrl-D, or the terminal is gone
+		case errors.Is(err, io.EOF): // Ctrl-D, or the terminal is gone
 			return 0, ErrInterrupted
+		case err != nil:
+			return 0, err
 		case one[0] == '\n':
 			return n, nil
 		case n == len(buffer):
 			return 0, fmt.Errorf("the answer is longer than %d bytes", len(buffer))
 		}
 		buffer[n] = one[0]
-		n++
 	}
 }
 
 // line shows a question and reads a visible answer.
 func (t *Terminal) line(ctx context.Context, question string) (string, error) {
-	_, _ = fmt.Fprintf(t.out, "%s ", question)
+	_, _ = fmt.Fprintf(t.out, "%s %s ", t.mark(), question)
 	buffer := make([]byte, longestLine)
 	n, err := readLine(ctx, t.in, buffer)
 	if err != nil {
@@ -118,6 +98,14 @@ func (t *Terminal) line(ctx context.Context, question string) (string, error) {
 		return "", err
 	}
 	return strings.TrimSpace(string(buffer[:n])), nil
+}
+
+// mark stands before every question, survey's as well.
+func (t *Terminal) mark() string {
+	if t.linesOnly() || t.getenv("NO_COLOR") != "" {
+		return "?"
+	}
+	return "\x1b[32m?\x1b[0m"
 }
 
 func (t *Terminal) explain(q Question) {

@@ -3,10 +3,15 @@
 //
 // Questions go to standard error, so that a result on standard output stays
 // clean. Without a terminal every question is a [*NoTerminalError] that names
-// the flag which answers it. Where the terminal can only print lines
-// (TERM=dumb) questions are plain lines. Ctrl-C, Ctrl-D and the end of the
-// context are [ErrInterrupted]; the terminal's state is put back first.
-// Passwords are bytes that the caller wipes; they are never strings.
+// the flag which answers it. Ctrl-C, Ctrl-D and the end of the context are
+// [ErrInterrupted]; the terminal's state is put back first. Passwords are
+// bytes that the caller wipes; they are never strings.
+//
+// Only the choice from a list is survey's, and only where the terminal can
+// move its cursor (not under TERM=dumb). For its other questions survey asks
+// the terminal where the cursor is: it waits for ever on a serial console
+// where nobody answers, and loses what was typed before the answer came. Those
+// are lines here, edited by the kernel.
 package prompt
 
 import (

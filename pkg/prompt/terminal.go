@@ -42,12 +42,7 @@ func (t *Terminal) Confirm(ctx context.Context, q Question, byDefault bool) (boo
 	if err := t.check(q); err != nil {
 		return false, err
 	}
-	if t.linesOnly() {
-		return t.confirmLine(ctx, q, byDefault)
-	}
-	answer := byDefault
-	err := t.ask(ctx, &survey.Confirm{Message: q.Text, Help: q.Help, Default: byDefault}, &answer)
-	return answer, err
+	return t.confirmLine(ctx, q, byDefault)
 }
 
 // Select implements [Prompter].
@@ -71,38 +66,19 @@ func (t *Terminal) Input(ctx context.Context, q Question, byDefault string) (str
 	if err := t.check(q); err != nil {
 		return "", err
 	}
-	if t.linesOnly() {
-		return t.inputLine(ctx, q, byDefault)
-	}
-	var answer string
-	err := t.ask(ctx, &survey.Input{Message: q.Text, Help: q.Help, Default: byDefault}, &answer)
-	return answer, err
+	return t.inputLine(ctx, q, byDefault)
 }
 
-// ask runs one question of survey. survey knows no context: when it ends, the
-// terminal's state is put back and the question is abandoned where it stands;
-// the process is about to end.
+// ask runs one question of survey, which puts the terminal's state back itself.
 func (t *Terminal) ask(ctx context.Context, question survey.Prompt, answer any) error {
-	if ctx.Err() != nil {
-		return ErrInterrupted
-	}
-	state, err := term.GetState(int(t.in.Fd()))
+	keys, err := newKeyboard(ctx, t.in)
 	if err != nil {
-		return fmt.Errorf("reading the terminal's state: %w", err)
+		return err
 	}
+	defer keys.Close()
 	core.DisableColor = t.getenv("NO_COLOR") != ""
-	done := make(chan error, 1)
-	go func() {
-		done <- survey.AskOne(question, answer, survey.WithStdio(t.in, t.out, t.out))
-	}()
-	select {
-	case err = <-done:
-	case <-ctx.Done():
-		_ = term.Restore(int(t.in.Fd()), state)
-		_, _ = fmt.Fprintln(t.out)
-		return ErrInterrupted
-	}
-	if errors.Is(err, terminal.InterruptErr) {
+	err = survey.AskOne(question, answer, survey.WithStdio(keys, t.out, t.out))
+	if errors.Is(err, terminal.InterruptErr) || errors.Is(err, ErrInterrupted) {
 		return ErrInterrupted
 	}
 	return err

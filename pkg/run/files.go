@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -109,6 +110,17 @@ func (f Files) Lstat(name string) (fs.FileInfo, error) {
 	}
 	defer file.Close()
 	return file.Stat()
+}
+
+// Resolve is where a name leads, all symlinks followed, as seen from this
+// process.
+func (f Files) Resolve(name string) (string, error) {
+	file, err := f.open("resolve", name, unix.O_PATH)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	return os.Readlink("/proc/self/fd/" + strconv.Itoa(int(file.Fd())))
 }
 
 // Exists tells whether a name leads to something.

@@ -120,12 +120,17 @@ func (u *UI) Hintf(format string, args ...any) { u.message(Dim, "hint:", fmt.Spr
 
 // Print writes a result as it is, with a newline at its end.
 func (u *UI) Print(text string) error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.eraseLine()
 	if text != "" && !strings.HasSuffix(text, "\n") {
 		text += "\n"
 	}
+	return u.Raw(text)
+}
+
+// Raw writes a result exactly as it is.
+func (u *UI) Raw(text string) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.eraseLine()
 	_, err := io.WriteString(u.out, text)
 	return err
 }
