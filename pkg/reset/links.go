@@ -88,6 +88,9 @@ func (w *walker) resolveNames(key groupKey, g *group) (*resolvedGroup, error) {
 			return nil, err
 		}
 		path := dir + "/" + ref.Name
+		if isReserved(path) {
+			continue
+		}
 		n, ok, err := w.inNewState(path, key.clean)
 		if err != nil {
 			return nil, err

@@ -16,9 +16,19 @@ import (
 // back. It follows no symlink, and stops between two deletions when the context
 // ends.
 func removeTree(ctx context.Context, dir *os.File, name string) error {
+	return remover{ctx: ctx}.removeTree(dir, name)
+}
+
+// remover deletes whole trees.
+type remover struct {
+	ctx     context.Context
+	deleted func() // called after each name, if set
+}
+
+func (r remover) removeTree(dir *os.File, name string) error {
 	list := []string{name}
 	for i := 0; i < len(list); i++ {
-		dirs, err := removeEntries(ctx, dir, list[i])
+		dirs, err := r.removeEntries(dir, list[i])
 		if err != nil {
 			return err
 		}
@@ -27,16 +37,57 @@ func removeTree(ctx context.Context, dir *os.File, name string) error {
 		}
 	}
 	for _, path := range slices.Backward(list) {
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
 		if err := removeEmptyDir(dir, path); err != nil {
 			return err
 		}
+		r.count()
 	}
 	return nil
 }
 
+func (r remover) count() {
+	if r.deleted != nil {
+		r.deleted()
+	}
+}
+
+// countNames counts the names that removeTree would delete, the first one included.
+func countNames(ctx context.Context, dir *os.File, name string) (int64, error) {
+	count := int64(1)
+	for list := []string{name}; len(list) > 0; {
+		if err := ctx.Err(); err != nil {
+			return count, err
+		}
+		path := list[len(list)-1]
+		list = list[:len(list)-1]
+		f, err := openDir(dir, path)
+		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			continue
+		}
+		if err != nil {
+			return count, err
+		}
+		entries, err := f.ReadDir(-1)
+		f.Close()
+		if err != nil {
+			return count, err
+		}
+		count += int64(len(entries))
+		for _, e := range entries {
+			if e.IsDir() {
+				list = append(list, path+"/"+e.Name())
+			}
+		}
+	}
+	return count, nil
+}
+
 // removeEntries deletes what lies in a directory but for the directories, which it
 // names. A path that is no directory is deleted itself, by removeEmptyDir.
-func removeEntries(ctx context.Context, base *os.File, path string) (dirs []string, err error) {
+func (r remover) removeEntries(base *os.File, path string) (dirs []string, err error) {
 	dir, err := openDir(base, path)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return nil, nil
@@ -53,7 +104,7 @@ func removeEntries(ctx context.Context, base *os.File, path string) (dirs []stri
 		return nil, err
 	}
 	for _, e := range entries {
-		if err := ctx.Err(); err != nil {
+		if err := r.ctx.Err(); err != nil {
 			return nil, err
 		}
 		err := removeName(dir, e.Name(), 0)
@@ -62,6 +113,8 @@ func removeEntries(ctx context.Context, base *os.File, path string) (dirs []stri
 			dirs = append(dirs, e.Name())
 		case err != nil:
 			return nil, err
+		default:
+			r.count()
 		}
 	}
 	return dirs, nil

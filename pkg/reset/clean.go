@@ -1,0 +1,452 @@
+package reset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"nixos-go/pkg/btrfs"
+	"nixos-go/pkg/keep"
+)
+
+// A new CLEAN is made from the live volume as a reset is made from CLEAN, with the
+// two in each other's place: from the CLEAN that is there, or an empty subvolume,
+// towards a snapshot of live. So it costs what differs, whatever is kept.
+//
+// What is kept is not taken over, nor what lies below it, excluded parts included:
+// it is never read there, and old password hashes and keys have no business in it. It
+// goes from the CLEAN that is there, too. What is to be left out though it is not
+// kept stays as it is in that CLEAN.
+//
+//	source     AGED-<random>, a read-only snapshot of live
+//	made       AGED-<random>, a snapshot of CLEAN, or empty
+//	apply      made becomes the new CLEAN, read-only
+//	exchange   CLEAN <-> AGED-<UUID of the new one>
+//
+// Until the last step all of it bears names that the cleanup deletes, so a run that
+// was cut off leaves nothing to mend. After it the old CLEAN bears the UUID of the
+// one that took its place: by that the cleanup knows it, and keeps it until a boot
+// has reset to the new one.
+
+// CleanOptions says how a new CLEAN is made.
+type CleanOptions struct {
+	// First makes the first CLEAN: one that is there is an error (EEXIST), where
+	// else one that is missing would be (ENOENT). A snapshots subvolume that is
+	// missing is made.
+	First bool
+	// LeaveOut are rules, by the name of a volume and relative to its root, for what
+	// is not taken from live though it is not kept.
+	LeaveOut map[string][]string
+	// DryRun plans from the live volume as it is, and writes nothing.
+	DryRun bool
+	// Trace is called right before and after each change to the disk.
+	Trace func(Step)
+}
+
+// Cleans are new CLEANs of some volumes, under construction.
+type Cleans struct {
+	Volumes []*NewClean
+
+	top       *os.File
+	plan      *PlanFile
+	options   CleanOptions
+	snapshots *os.File // holds the lock; nil in a dry run that made none
+}
+
+// NewClean is the new CLEAN of one volume.
+type NewClean struct {
+	Name       string
+	MountPoint string
+	// Changes lead from the CLEAN that is there to the new one: what is added here
+	// (KindAdded) goes from CLEAN, what is deleted (KindDeleted) comes into it.
+	Changes []Change
+	// Kept are the top-most kept paths that go from CLEAN.
+	Kept []string
+	// LeftOut are changes that the rules of CleanOptions.LeaveOut left out.
+	LeftOut []Change
+	// UUID is the new CLEAN's, and Old where the one before is now, once it is in place.
+	UUID string
+	Old  string
+
+	work         *volume
+	source, made string // names below the folder of the volume's snapshots
+	planned      *Plan
+	rules        *keep.Matcher // those of the reset
+}
+
+// PrepareCleans makes all of new CLEANs of the named volumes of a plan but the last
+// step, or in a dry run tells what they would be. It takes the lock, which Close
+// gives back. It may run while the volumes are in use.
+func PrepareCleans(top *os.File, plan *PlanFile, names []string, options CleanOptions) (*Cleans, error) {
+	c := &Cleans{top: top, plan: plan, options: options}
+	if err := c.prepare(names); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (c *Cleans) prepare(names []string) error {
+	var err error
+	if c.snapshots, err = c.openSnapshots(); err != nil {
+		return err
+	}
+	// The planner reads what has reached the trees.
+	if err := btrfs.Sync(c.top); err != nil {
+		return err
+	}
+	for _, name := range names {
+		spec, err := c.plan.volume(name)
+		if err != nil {
+			return err
+		}
+		n := &NewClean{Name: name, MountPoint: spec.MountPoint}
+		n.work = &volume{spec: *spec, plan: c.plan, top: c.top, trace: c.options.Trace, clock: &stopwatch{}}
+		c.Volumes = append(c.Volumes, n)
+		if err := n.prepare(c.snapshots, c.options); err != nil {
+			return fmt.Errorf("volume %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// volume finds a volume of the plan by its name.
+func (p *PlanFile) volume(name string) (*PlanFileVolume, error) {
+	for i := range p.Volumes {
+		if p.Volumes[i].Name == name {
+			return &p.Volumes[i], nil
+		}
+	}
+	return nil, fmt.Errorf("the plan has no volume %q", name)
+}
+
+// openSnapshots opens the snapshots subvolume and takes the lock. Where a first CLEAN
+// is made it may be missing.
+func (c *Cleans) openSnapshots() (*os.File, error) {
+	f, err := openSnapshots(c.top, c.plan.Snapshots)
+	if !c.options.First || !errors.Is(err, unix.ENOENT) {
+		return f, err
+	}
+	if c.options.DryRun {
+		return nil, nil
+	}
+	w := &volume{trace: c.options.Trace}
+	err = w.step("create "+c.plan.Snapshots, func() error { return createPrivate(c.top, c.plan.Snapshots) })
+	if err != nil {
+		return nil, err
+	}
+	return openSnapshots(c.top, c.plan.Snapshots)
+}
+
+// createPrivate makes a subvolume that only root looks into.
+func createPrivate(dir *os.File, name string) error {
+	if err := btrfs.Create(dir, name); err != nil {
+		return err
+	}
+	return pathError("chmod", name, unix.Fchmodat(int(dir.Fd()), name, 0o700, 0))
+}
+
+func (n *NewClean) prepare(snapshots *os.File, options CleanOptions) error {
+	live, err := n.openLive()
+	if err != nil {
+		return err
+	}
+	defer live.Close()
+	if err := n.openFolder(snapshots, options); err != nil {
+		return err
+	}
+	if err := n.loadRules(); err != nil {
+		return err
+	}
+	if options.DryRun {
+		return n.preview(live, options)
+	}
+	if err := n.construct(live, options.First); err != nil {
+		return explainSpace(err)
+	}
+	made, source, err := n.open()
+	if err != nil {
+		return err
+	}
+	defer made.Close()
+	defer source.Close()
+	return n.compare(made, source, options)
+}
+
+// openLive opens the live volume, and refuses one that no reset can deal with.
+func (n *NewClean) openLive() (*os.File, error) {
+	live, err := n.work.openLive()
+	if errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("there is no subvolume %q below the top level: the reset works on subvolumes that are mounted by name (%w)", n.Name, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	is, err := btrfs.IsSubvolume(live)
+	if err == nil && !is {
+		err = fmt.Errorf("%q is a plain directory, not a subvolume", n.Name)
+	}
+	if err == nil {
+		err = checkFlags(live, n.Name)
+	}
+	if err != nil {
+		live.Close()
+		return nil, err
+	}
+	return live, nil
+}
+
+// openFolder opens the folder of the volume's snapshots, and checks whether there is
+// a CLEAN.
+func (n *NewClean) openFolder(snapshots *os.File, options CleanOptions) error {
+	if snapshots == nil {
+		return nil
+	}
+	if options.First && !options.DryRun {
+		err := unix.Mkdirat(int(snapshots.Fd()), n.Name, 0o700)
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return &os.PathError{Op: "make directory", Path: n.Name, Err: err}
+		}
+	}
+	var err error
+	n.work.dir, err = openDir(snapshots, n.Name)
+	if errors.Is(err, unix.ENOENT) && options.First {
+		return nil // a dry run
+	}
+	if err != nil {
+		return fmt.Errorf("its snapshots (take the first with `nixos-snapshot init`): %w", err)
+	}
+	// What is not a subvolume is found here as well.
+	_, err = n.work.snapshotInfo(n.work.plan.Clean)
+	var st unix.Stat_t
+	there := unix.Fstatat(int(n.work.dir.Fd()), n.work.plan.Clean, &st, unix.AT_SYMLINK_NOFOLLOW) == nil
+	switch {
+	case err != nil:
+		return err
+	case options.First && there:
+		return fmt.Errorf("there is a %s already: %w", n.work.plan.Clean, unix.EEXIST)
+	case !options.First && !there:
+		return fmt.Errorf("there is no %s, take the first with `nixos-snapshot init`: %w", n.work.plan.Clean, unix.ENOENT)
+	}
+	return nil
+}
+
+func (n *NewClean) loadRules() error {
+	rules, err := n.work.spec.Rules()
+	if err != nil {
+		return err
+	}
+	n.rules = keep.NewMatcher(rules)
+	return nil
+}
+
+// matchers give what must not be taken from live: what is kept; and that with what is
+// to be left out.
+func (n *NewClean) matchers(options CleanOptions) (kept, left *keep.Matcher, err error) {
+	rules := n.work.spec.Keep
+	keptSet, err := keep.NewSet(rules, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	leftSet, err := keep.NewSet(append(slices.Clip(rules), options.LeaveOut[n.Name]...), nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	return keep.NewMatcher(keptSet), keep.NewMatcher(leftSet), nil
+}
+
+// construct takes the snapshot of live, and makes what becomes the new CLEAN.
+func (n *NewClean) construct(live *os.File, first bool) error {
+	source, err := agedName()
+	if err != nil {
+		return err
+	}
+	n.source = source
+	w := n.work
+	err = w.step("snapshot live", func() error { return btrfs.Snapshot(live, w.dir, source, true) })
+	if err != nil {
+		return err
+	}
+	made, err := agedName()
+	if err != nil {
+		return err
+	}
+	n.made = made
+	if first {
+		return w.step("create the new CLEAN", func() error { return btrfs.Create(w.dir, made) })
+	}
+	clean, err := openDir(w.dir, w.plan.Clean)
+	if err != nil {
+		return err
+	}
+	defer clean.Close()
+	return w.step("snapshot CLEAN", func() error { return btrfs.Snapshot(clean, w.dir, made, false) })
+}
+
+// agedName is a name for something that the cleanup may delete.
+func agedName() (string, error) {
+	var id btrfs.UUID
+	if _, err := unix.Getrandom(id[:], 0); err != nil {
+		return "", &os.PathError{Op: "getrandom", Path: agedPrefix, Err: err}
+	}
+	return agedPrefix + id.String(), nil
+}
+
+func (n *NewClean) open() (made, source *os.File, err error) {
+	if made, err = openDir(n.work.dir, n.made); err != nil {
+		return nil, nil, err
+	}
+	if source, err = openDir(n.work.dir, n.source); err != nil {
+		made.Close()
+		return nil, nil, err
+	}
+	return made, source, nil
+}
+
+// compare takes what is kept out of what becomes the new CLEAN, and plans the rest.
+func (n *NewClean) compare(made, source *os.File, options CleanOptions) error {
+	kept, left, err := n.matchers(options)
+	if err != nil {
+		return err
+	}
+	if n.Kept, err = keptPaths(made, kept); err != nil {
+		return err
+	}
+	if len(n.Kept) > 0 {
+		err := n.work.step("remove what is kept", func() error { return removePaths(made, n.Kept) })
+		if err != nil {
+			return explainSpace(err)
+		}
+		if err := btrfs.Sync(n.work.top); err != nil { // or the planner would not see it
+			return err
+		}
+	}
+	return n.makePlans(made, source, kept, left)
+}
+
+func (n *NewClean) makePlans(made, source *os.File, kept, left *keep.Matcher) error {
+	var err error
+	if n.planned, err = MakePlan(Sources{Live: made, Clean: source}, left); err != nil {
+		return err
+	}
+	n.Changes = n.planned.Changes
+	all, err := MakePlan(Sources{Live: made, Clean: source}, kept)
+	if err != nil {
+		return err
+	}
+	n.LeftOut = without(all.Changes, n.Changes)
+	return nil
+}
+
+// without gives the changes whose paths are not among others; both are in order.
+func without(changes, others []Change) []Change {
+	var out []Change
+	for _, c := range changes {
+		for len(others) > 0 && comparePaths(others[0].Path, c.Path) < 0 {
+			others = others[1:]
+		}
+		if len(others) == 0 || others[0].Path != c.Path {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// preview plans from the live volume.
+func (n *NewClean) preview(live *os.File, options CleanOptions) error {
+	kept, left, err := n.matchers(options)
+	if err != nil {
+		return err
+	}
+	if options.First {
+		n.Changes, n.LeftOut, err = firstChanges(live, kept, left)
+		return err
+	}
+	clean, err := openDir(n.work.dir, n.work.plan.Clean)
+	if err != nil {
+		return err
+	}
+	defer clean.Close()
+	if n.Kept, err = keptPaths(clean, kept); err != nil {
+		return err
+	}
+	return n.makePlans(clean, live, kept, left)
+}
+
+// firstChanges is what a plan from an empty subvolume to a live one says: all that is
+// in its root directory, and the root directory.
+func firstChanges(live *os.File, kept, left *keep.Matcher) (changes, leftOut []Change, err error) {
+	info, err := btrfs.ReadInfo(live)
+	if err != nil {
+		return nil, nil, err
+	}
+	t := newTree(live, info.ID)
+	root, err := t.read(rootInode)
+	if err != nil {
+		return nil, nil, err
+	}
+	changes = append(changes, Change{Path: "/", Kind: KindMetadata, Mode: root.Mode, Fields: FieldMTime})
+	entries, err := t.entries(rootInode)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range entries {
+		c := Change{Path: "/" + e.name, Kind: KindDeleted, Mode: modeDir | 0o755}
+		if !e.subvolume {
+			n, err := t.read(e.inode)
+			if err != nil {
+				return nil, nil, err
+			}
+			c.Mode, c.Size = n.Mode, fileSize(n)
+		}
+		switch {
+		case !left.Root().Step(e.name).Kept():
+			changes = append(changes, c)
+		case !kept.Root().Step(e.name).Kept():
+			leftOut = append(leftOut, c)
+		}
+	}
+	for _, list := range [][]Change{changes, leftOut} {
+		sortBy(list, comparePaths, func(c *Change) string { return c.Path })
+	}
+	return changes, leftOut, nil
+}
+
+// Close drops what was not put in place, and gives the lock back.
+func (c *Cleans) Close() error {
+	var errs []error
+	for _, n := range c.Volumes {
+		if n.work.dir == nil {
+			continue
+		}
+		errs = append(errs, n.drop(n.made), n.drop(n.source))
+		n.work.dir.Close()
+	}
+	c.Volumes = nil
+	if c.snapshots != nil {
+		c.snapshots.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// drop destroys something that is not needed any more.
+func (n *NewClean) drop(name string) error {
+	if name == "" {
+		return nil
+	}
+	return n.work.step("destroy AGED", func() error { return destroyTree(n.work.dir, name) })
+}
+
+// TakeClean takes the first CLEAN of a volume of the plan from its live state, without
+// what is kept. CLEAN appears whole or not at all. It refuses where there is one
+// already (EEXIST).
+func TakeClean(top *os.File, plan *PlanFile, name string, options CleanupOptions) error {
+	c, err := PrepareCleans(top, plan, []string{name}, CleanOptions{First: true, Trace: options.Trace})
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.PutInPlace(context.Background()), c.Close())
+}
