@@ -81,15 +81,15 @@ type NewClean struct {
 // PrepareCleans makes all of new CLEANs of the named volumes of a plan but the last
 // step, or in a dry run tells what they would be. It takes the lock, which Close
 // gives back. It may run while the volumes are in use.
-func PrepareCleans(top *os.File, plan *PlanFile, names []string, options CleanOptions) (*Cleans, error) {
+func PrepareCleans(ctx context.Context, top *os.File, plan *PlanFile, names []string, options CleanOptions) (*Cleans, error) {
 	c := &Cleans{top: top, plan: plan, options: options}
-	if err := c.prepare(names); err != nil {
+	if err := c.prepare(ctx, names); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
 
-func (c *Cleans) prepare(names []string) error {
+func (c *Cleans) prepare(ctx context.Context, names []string) error {
 	var err error
 	if c.snapshots, err = c.openSnapshots(); err != nil {
 		return err
@@ -106,7 +106,7 @@ func (c *Cleans) prepare(names []string) error {
 		n := &NewClean{Name: name, MountPoint: spec.MountPoint}
 		n.work = &volume{spec: *spec, plan: c.plan, top: c.top, trace: c.options.Trace, clock: &stopwatch{}}
 		c.Volumes = append(c.Volumes, n)
-		if err := n.prepare(c.snapshots, c.options); err != nil {
+		if err := n.prepare(ctx, c.snapshots, c.options); err != nil {
 			return fmt.Errorf("volume %s: %w", name, err)
 		}
 	}
@@ -149,7 +149,7 @@ func createPrivate(dir *os.File, name string) error {
 	return pathError("chmod", name, unix.Fchmodat(int(dir.Fd()), name, 0o700, 0))
 }
 
-func (n *NewClean) prepare(snapshots *os.File, options CleanOptions) error {
+func (n *NewClean) prepare(ctx context.Context, snapshots *os.File, options CleanOptions) error {
 	live, err := n.openLive()
 	if err != nil {
 		return err
@@ -173,7 +173,7 @@ func (n *NewClean) prepare(snapshots *os.File, options CleanOptions) error {
 	}
 	defer made.Close()
 	defer source.Close()
-	return n.compare(made, source, options)
+	return n.compare(ctx, made, source, options)
 }
 
 // openLive opens the live volume, and refuses one that no reset can deal with.
@@ -307,7 +307,7 @@ func (n *NewClean) open() (made, source *os.File, err error) {
 }
 
 // compare takes what is kept out of what becomes the new CLEAN, and plans the rest.
-func (n *NewClean) compare(made, source *os.File, options CleanOptions) error {
+func (n *NewClean) compare(ctx context.Context, made, source *os.File, options CleanOptions) error {
 	kept, left, err := n.matchers(options)
 	if err != nil {
 		return err
@@ -316,7 +316,7 @@ func (n *NewClean) compare(made, source *os.File, options CleanOptions) error {
 		return err
 	}
 	if len(n.Kept) > 0 {
-		err := n.work.step("remove what is kept", func() error { return removePaths(made, n.Kept) })
+		err := n.work.step("remove what is kept", func() error { return removePaths(ctx, made, n.Kept) })
 		if err != nil {
 			return explainSpace(err)
 		}
@@ -444,9 +444,10 @@ func (n *NewClean) drop(name string) error {
 // what is kept. CLEAN appears whole or not at all. It refuses where there is one
 // already (EEXIST).
 func TakeClean(top *os.File, plan *PlanFile, name string, options CleanupOptions) error {
-	c, err := PrepareCleans(top, plan, []string{name}, CleanOptions{First: true, Trace: options.Trace})
+	ctx := context.Background()
+	c, err := PrepareCleans(ctx, top, plan, []string{name}, CleanOptions{First: true, Trace: options.Trace})
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.PutInPlace(context.Background()), c.Close())
+	return errors.Join(c.PutInPlace(ctx), c.Close())
 }

@@ -20,11 +20,11 @@ func (m *machine) newCleans(options CleanOptions) []*NewClean {
 	m.t.Helper()
 	top := m.hold(m.top)
 	defer top.Close()
-	var names []string
+	names := make([]string, 0, len(m.plan.Volumes))
 	for _, v := range m.plan.Volumes {
 		names = append(names, v.Name)
 	}
-	c, err := PrepareCleans(top, m.plan, names, options)
+	c, err := PrepareCleans(m.t.Context(), top, m.plan, names, options)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestCleanRefusals(t *testing.T) {
 		{"@root", "rmdir @root", true, `there is no subvolume "@root" below the top level`},
 	} {
 		m.sh("", test.before)
-		c, err := PrepareCleans(top, m.plan, []string{test.name}, CleanOptions{First: test.first})
+		c, err := PrepareCleans(t.Context(), top, m.plan, []string{test.name}, CleanOptions{First: test.first})
 		if err == nil {
 			_ = c.Close()
 		}
@@ -157,7 +157,7 @@ func TestCleanRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer first.Close()
-	_, err = PrepareCleans(top, m.plan, []string{"@root"}, CleanOptions{})
+	_, err = PrepareCleans(m.t.Context(), top, m.plan, []string{"@root"}, CleanOptions{})
 	if err == nil || !strings.Contains(err.Error(), "another run is at work") {
 		t.Errorf("PrepareCleans beside another run = %v", err)
 	}
@@ -245,7 +245,7 @@ func (m *machine) newCleansDry(options CleanOptions) *NewClean {
 	options.DryRun = true
 	m.syncTop()
 	generations := func() []uint64 {
-		var out []uint64
+		out := make([]uint64, 0, 4)
 		for _, path := range []string{"", DefaultSnapshots, snapshotOf("@root", NameClean), "@root"} {
 			out = append(out, m.info(path).Generation)
 		}
@@ -291,7 +291,7 @@ func (m *machine) aged(volume string) []string {
 // seed, NIXOS_GO_HISTORIES more of them.
 func TestRandomCleans(t *testing.T) {
 	top := newDisk(t, 1<<30)
-	first, count := seeds(t, 30)
+	first, count := seeds(t, 12)
 	for seed := first; seed < first+count; seed++ {
 		t.Run("seed "+strconv.FormatUint(seed, 10), func(t *testing.T) { randomCleans(t, top, seed) })
 	}

@@ -13,27 +13,27 @@ import (
 )
 
 // PutInPlace makes the new CLEANs what was planned, and CLEAN. Each volume is done
-// for itself; when the context ends it stops between two.
+// for itself. When the context ends it stops, with each CLEAN old or new.
 func (c *Cleans) PutInPlace(ctx context.Context) error {
 	for _, n := range c.Volumes {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := n.putInPlace(c.options.First); err != nil {
+		if err := n.putInPlace(ctx, c.options.First); err != nil {
 			return fmt.Errorf("volume %s: %w", n.Name, explainSpace(err))
 		}
 	}
 	return nil
 }
 
-func (n *NewClean) putInPlace(first bool) error {
+func (n *NewClean) putInPlace(ctx context.Context, first bool) error {
 	made, source, err := n.open()
 	if err != nil {
 		return err
 	}
 	defer made.Close()
 	defer source.Close()
-	if err := n.apply(made, source); err != nil {
+	if err := n.apply(ctx, made, source); err != nil {
 		return err
 	}
 	// This commits: from here on the new CLEAN is on disk, whole.
@@ -58,7 +58,7 @@ func (n *NewClean) putInPlace(first bool) error {
 }
 
 // apply makes what becomes the new CLEAN as planned.
-func (n *NewClean) apply(made, source *os.File) error {
+func (n *NewClean) apply(ctx context.Context, made, source *os.File) error {
 	a := newApplier(made, made, source, n.planned)
 	defer a.close()
 	err := n.work.step("apply", a.apply)
@@ -69,7 +69,7 @@ func (n *NewClean) apply(made, source *os.File) error {
 		if err := n.dropBranches(a, source); err != nil {
 			return err
 		}
-		if err := n.dropOwn(a); err != nil {
+		if err := dropOwn(ctx, a); err != nil {
 			return err
 		}
 		return a.finishTimes()
@@ -117,7 +117,7 @@ func (n *NewClean) dropBranches(a *applier, source *os.File) error {
 
 // dropOwn removes what is the toolkit's own: the trash, and the record of the reset
 // that made the live volume which an older CLEAN was taken from.
-func (n *NewClean) dropOwn(a *applier) error {
+func dropOwn(ctx context.Context, a *applier) error {
 	if _, known := a.times[""]; !known {
 		if err := a.rememberDir(a.next, ""); err != nil {
 			return err
@@ -132,7 +132,7 @@ func (n *NewClean) dropOwn(a *applier) error {
 		if err != nil {
 			return &os.PathError{Op: "stat", Path: name, Err: err}
 		}
-		if err := removeTree(context.Background(), a.next, name); err != nil {
+		if err := removeTree(ctx, a.next, name); err != nil {
 			return err
 		}
 	}
@@ -164,38 +164,43 @@ func (v *volume) exchangeClean(aged string) error {
 
 // replacedCleans names the aged snapshots that were CLEAN, and stay until a boot has
 // reset to the one that took their place: that of CLEAN's UUID, that of its own, and
-// so on.
+// so on to the one that the last reset was made to.
 func (v *volume) replacedCleans() ([]string, error) {
 	clean, err := v.snapshotInfo(v.plan.Clean)
 	if err != nil || clean == nil {
 		return nil, err
 	}
-	worked, err := v.hasReset(*clean)
-	if err != nil || worked {
+	worked, err := v.workedClean()
+	if err != nil {
 		return nil, err
 	}
 	var out []string
-	for id := clean.UUID; ; {
+	for id := clean.UUID; id.String() != worked; {
 		name := agedPrefix + id.String()
 		info, err := v.snapshotInfo(name)
 		if err != nil {
 			return nil, err
 		}
 		if info == nil || info.UUID == id { // an ordinary one bears its own UUID
-			return out, nil
+			break
 		}
 		out, id = append(out, name), info.UUID
 	}
+	return out, nil
 }
 
-// hasReset reports whether a boot has reset the volume to this CLEAN.
-func (v *volume) hasReset(clean btrfs.Info) (bool, error) {
+// workedClean gives the UUID of the CLEAN that the last reset was made to; "" if there
+// was none.
+func (v *volume) workedClean() (string, error) {
 	current, err := v.snapshotInfo(NameCurrent)
 	if err != nil || current == nil || !current.ReadOnly {
-		return false, err
+		return "", err
 	}
 	record := v.snapshotRecord(NameCurrent)
-	return record != nil && record.CleanUUID == clean.UUID.String(), nil
+	if record == nil {
+		return "", nil
+	}
+	return record.CleanUUID, nil
 }
 
 // UndoCleans puts back the CLEAN that was there before the newest one, for each of
@@ -288,14 +293,14 @@ func keptPaths(root *os.File, m *keep.Matcher) ([]string, error) {
 
 // removePaths removes paths and all below them, and puts back the times of the
 // directories that held them.
-func removePaths(root *os.File, paths []string) error {
+func removePaths(ctx context.Context, root *os.File, paths []string) error {
 	for _, path := range paths {
 		parent, name := splitPath(path)
 		dir, err := openDir(root, parent)
 		if err != nil {
 			return err
 		}
-		err = removeHeld(dir, name)
+		err = removeHeld(ctx, dir, name)
 		dir.Close()
 		if err != nil {
 			return fmt.Errorf("remove %q: %w", path, err)
@@ -304,10 +309,11 @@ func removePaths(root *os.File, paths []string) error {
 	return nil
 }
 
-func removeHeld(dir *os.File, name string) error {
+// removeHeld is removeTree, and puts back the time of the directory that held it.
+func removeHeld(ctx context.Context, dir *os.File, name string) error {
 	done, err := holdDirs(dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(removeTree(context.Background(), dir, name), done())
+	return errors.Join(removeTree(ctx, dir, name), done())
 }

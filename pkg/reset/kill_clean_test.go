@@ -23,7 +23,7 @@ func cutWork(name string) func(top *os.File, trace func(Step)) error {
 	cleans := func(first bool) func(*os.File, func(Step)) error {
 		return func(top *os.File, trace func(Step)) error {
 			names := []string{"@root", "@home"}
-			c, err := PrepareCleans(top, killPlan(), names, CleanOptions{
+			c, err := PrepareCleans(context.Background(), top, killPlan(), names, CleanOptions{
 				First: first, Trace: trace, LeaveOut: map[string][]string{"@root": {"/tmp/*"}},
 			})
 			if err != nil {

@@ -28,9 +28,10 @@ func (m *machine) planRestore(volume, snapshot string, paths ...string) (*Restor
 	return PlanRestore(live, source, paths)
 }
 
-func (m *machine) restore(force bool, volume, snapshot string, paths ...string) *Restore {
+// restore restores paths of @home from PREVIOUS.
+func (m *machine) restore(force bool, paths ...string) *Restore {
 	m.t.Helper()
-	r, err := m.planRestore(volume, snapshot, paths...)
+	r, err := m.planRestore("@home", previousHome, paths...)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -41,7 +42,7 @@ func (m *machine) restore(force bool, volume, snapshot string, paths ...string) 
 }
 
 func toldItems(r *Restore) []string {
-	var out []string
+	out := make([]string, 0, len(r.Items))
 	for i := range r.Items {
 		item := &r.Items[i]
 		line := string(item.Action) + " " + item.Path
@@ -85,7 +86,7 @@ const previousHome = DefaultSnapshots + "/@home/" + NamePrevious
 func TestRestoreExact(t *testing.T) {
 	m := restoreMachine(t)
 	live, previous := m.read("@home"), m.read(previousHome)
-	r := m.restore(false, "@home", previousHome, "/alice/src", "/alice/.cache/c")
+	r := m.restore(false, "/alice/src", "/alice/.cache/c")
 	want := []string{"create /alice/.cache on the way", "create /alice/src"}
 	if diff := cmp.Diff(want, toldItems(r)); diff != "" {
 		t.Errorf("plan (-want +got):\n%s", diff)
@@ -140,7 +141,7 @@ func (m *machine) sharesExtents(a, b string) {
 func TestRestoreNested(t *testing.T) {
 	m := restoreMachine(t)
 	previous := m.read(previousHome)
-	m.restore(false, "@home", previousHome, "/alice/images")
+	m.restore(false, "/alice/images")
 	got := m.read("@home")
 	for _, path := range []string{"alice/images", "alice/images/i", "alice/images/inner", "alice/images/inner/n"} {
 		want := previous[path]
@@ -153,13 +154,12 @@ func TestRestoreNested(t *testing.T) {
 		t.Errorf("alice/images/inner = %+v, want a read-only subvolume", e)
 	}
 	_, err := m.planRestore("@home", previousHome, "/alice/vm")
-	var missing *NotInSnapshotError
-	if !errors.As(err, &missing) {
+	if !errors.As(err, new(*NotInSnapshotError)) {
 		t.Errorf("restore of a kept subvolume = %v, want that it is not in the snapshot", err)
 	}
 	// One file out of it, where there is no such subvolume in live.
 	m.sh("@home", "btrfs -q property set alice/images/inner ro false; btrfs -q subvolume delete alice/images/inner alice/images")
-	m.restore(false, "@home", previousHome, "/alice/images/inner/n")
+	m.restore(false, "/alice/images/inner/n")
 	if e := m.read("@home")["alice/images/inner/n"]; e.Size != 2 {
 		t.Errorf("alice/images/inner/n = %+v", e)
 	}
@@ -176,7 +176,7 @@ func TestRestoreIntoNested(t *testing.T) {
 	if !live["alice"].Subvolume {
 		t.Fatal("alice is no subvolume")
 	}
-	m.restore(false, "@home", previousHome, "/alice/src")
+	m.restore(false, "/alice/src")
 	if diff := model.Diff(model.ExpectRestore(live, previous, []string{"alice/src"}, false), m.read("@home")); diff != "" {
 		t.Errorf("after the restore:\n%s", diff)
 	}
@@ -217,7 +217,7 @@ func TestRestoreConflicts(t *testing.T) {
 	if diff := model.Diff(before, m.read("@home")); diff != "" {
 		t.Errorf("a refused restore changed:\n%s", diff)
 	}
-	m.restore(true, "@home", previousHome, "/alice/src", "/alice/.bashrc")
+	m.restore(true, "/alice/src", "/alice/.bashrc")
 	expected := model.ExpectRestore(before, m.read(previousHome), []string{"alice/src", "alice/.bashrc"}, true)
 	if diff := model.Diff(expected, m.read("@home")); diff != "" {
 		t.Errorf("after the restore by force:\n%s", diff)
@@ -331,11 +331,12 @@ func randomRestores(t *testing.T, top string, seed uint64) (done int) {
 		change(gen.Mutate(m.path(v.Name), 12))
 		m.syncTop()
 		live := m.read(v.Name)
-		var paths, rooted []string
 		names := slices.Sorted(maps.Keys(old))
-		for range 1 + random.IntN(3) {
-			path := names[1+random.IntN(len(names)-1)]
-			paths, rooted = append(paths, path), append(rooted, "/"+path)
+		paths := make([]string, 1+random.IntN(3))
+		rooted := make([]string, len(paths))
+		for i := range paths {
+			paths[i] = names[1+random.IntN(len(names)-1)]
+			rooted[i] = "/" + paths[i]
 		}
 		r, err := m.planRestore(v.Name, snapshot, rooted...)
 		if errors.As(err, new(*BlockedError)) || errors.As(err, new(*NotInSnapshotError)) {

@@ -43,7 +43,7 @@ func (r *Restore) Apply(ctx context.Context, options RestoreOptions) error {
 	if err == nil {
 		err = b.run()
 	}
-	return explainSpace(errors.Join(err, b.close()))
+	return explainSpace(errors.Join(err, b.close(context.WithoutCancel(ctx))))
 }
 
 // restorer makes a planned restore so.

@@ -1,6 +1,7 @@
 package reset
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -123,7 +124,7 @@ func (b *restorer) clearStage(path, prefix string) error {
 		if !strings.HasPrefix(name, prefix) || !isPrivate(dir, name) {
 			continue
 		}
-		err := b.volume.step("clear an earlier stage", func() error { return removeHeld(dir, name) })
+		err := b.volume.step("clear an earlier stage", func() error { return removeHeld(b.ctx, dir, name) })
 		if err != nil {
 			return err
 		}
@@ -141,18 +142,18 @@ func isPrivate(dir *os.File, name string) bool {
 
 // close deletes the stages with what is left in them: things that were replaced, or
 // after a failure that were not put in place.
-func (b *restorer) close() error {
+func (b *restorer) close(ctx context.Context) error {
 	var errs []error
 	for _, s := range b.stages {
 		s.dir.Close()
-		errs = append(errs, b.volume.step("delete stage", func() error { return removeHeld(s.parent, s.name) }))
+		errs = append(errs, b.volume.step("delete stage", func() error { return removeHeld(ctx, s.parent, s.name) }))
 		s.parent.Close()
 	}
-	return errors.Join(append(errs, b.dropTrashFolder())...)
+	return errors.Join(append(errs, b.dropTrashFolder(ctx))...)
 }
 
 // dropTrashFolder removes the trash folder if it is empty.
-func (b *restorer) dropTrashFolder() error {
+func (b *restorer) dropTrashFolder(ctx context.Context) error {
 	live := int(b.plan.live.Fd())
 	var st unix.Stat_t
 	if err := unix.Fstatat(live, TrashName, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -161,7 +162,7 @@ func (b *restorer) dropTrashFolder() error {
 	if empty, err := isEmptyDir(b.plan.live, TrashName); err != nil || !empty {
 		return err
 	}
-	return b.volume.step("remove the trash folder", func() error { return removeHeld(b.plan.live, TrashName) })
+	return b.volume.step("remove the trash folder", func() error { return removeHeld(ctx, b.plan.live, TrashName) })
 }
 
 // placeAll puts everything in place, and then gives directories that were there their
