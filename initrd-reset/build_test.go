@@ -94,7 +94,7 @@ func TestProcess(t *testing.T) {
 		{[]string{"-h"}, 0, "Usage: initrd-disabled [--plan FILE]", ""},
 		{[]string{"--report", report, "--json"}, 0, `"mode": "disabled"`, "mode disabled, from the name initrd-disabled"},
 		{[]string{"--report", report, "--mode", "reset", "--plan", "/nonexistent"}, 2, "", "plan file: open /nonexistent"},
-		{[]string{"--no-such-flag"}, 2, "", "flag provided but not defined"},
+		{[]string{"--no-such-flag"}, 2, "", `unknown flag "--no-such-flag"`},
 	} {
 		var stdout, stderr strings.Builder
 		cmd := exec.Command(path, tt.args...)

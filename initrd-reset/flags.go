@@ -2,9 +2,7 @@ package main
 
 import (
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,42 +48,58 @@ Examples:
   %[1]s --plan plan.json --device /mnt/top --report /tmp/report.json
 `
 
+// parseFlags reads the command line. (The package flag would add forty kilobytes to a
+// binary that may have three megabytes.)
 func parseFlags(args []string, m machine) (flags, error) {
-	f := flags{name: filepath.Base(args[0])}
-	set := flag.NewFlagSet(f.name, flag.ContinueOnError)
-	set.SetOutput(io.Discard)
-	var mode string
-	set.StringVar(&f.plan, "plan", m.plan, "")
-	set.StringVar(&mode, "mode", "", "")
-	set.StringVar(&f.device, "device", "", "")
-	set.StringVar(&f.report, "report", m.report, "")
-	set.BoolVar(&f.dryRun, "dry-run", false, "")
-	set.BoolVar(&f.json, "json", false, "")
-	err := set.Parse(args[1:])
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprintf(m.stdout, usage, f.name, m.plan, m.report)
-		return f, errHelp
-	case err != nil:
-		return f, err
-	case set.NArg() > 0:
-		return f, fmt.Errorf("unexpected argument %q", set.Arg(0))
-	}
-	if given(set, "mode") {
-		f.modeFrom = "--mode"
-		f.mode, err = reset.ParseMode(mode)
-	} else if name, found := strings.CutPrefix(f.name, "initrd-"); found && name != string(reset.ModeReset) {
-		if byName, nameErr := reset.ParseMode(name); nameErr == nil {
-			f.mode, f.modeFrom = byName, "the name "+f.name
+	f := flags{name: filepath.Base(args[0]), plan: m.plan, report: m.report}
+	mode := ""
+	values := map[string]*string{"plan": &f.plan, "mode": &mode, "device": &f.device, "report": &f.report}
+	switches := map[string]*bool{"dry-run": &f.dryRun, "json": &f.json}
+	given := map[string]bool{}
+	for rest := args[1:]; len(rest) > 0; {
+		word, value, hasValue := strings.Cut(rest[0], "=")
+		rest = rest[1:]
+		name, isFlag := strings.CutPrefix(word, "-")
+		name = strings.TrimPrefix(name, "-")
+		switch {
+		case !isFlag:
+			return f, fmt.Errorf("unexpected argument %q", word)
+		case name == "h", name == "help":
+			fmt.Fprintf(m.stdout, usage, f.name, m.plan, m.report)
+			return f, errHelp
+		case switches[name] != nil && hasValue:
+			return f, fmt.Errorf("%s takes no value", word)
+		case switches[name] != nil:
+			*switches[name] = true
+		case values[name] == nil:
+			return f, fmt.Errorf("unknown flag %q", word)
+		case hasValue:
+			*values[name] = value
+		case len(rest) == 0:
+			return f, fmt.Errorf("%s needs a value", word)
+		default:
+			*values[name], rest = rest[0], rest[1:]
 		}
+		given[name] = true
 	}
-	return f, err
+	return f, f.nameMode(mode, given["mode"])
 }
 
-func given(set *flag.FlagSet, name string) bool {
-	found := false
-	set.Visit(func(f *flag.Flag) { found = found || f.Name == name })
-	return found
+// nameMode takes the mode from the flag, or from the name of the program.
+func (f *flags) nameMode(mode string, given bool) (err error) {
+	if given {
+		f.modeFrom = "--mode"
+		f.mode, err = reset.ParseMode(mode)
+		return err
+	}
+	name, found := strings.CutPrefix(f.name, "initrd-")
+	if !found || name == string(reset.ModeReset) {
+		return nil
+	}
+	if byName, nameErr := reset.ParseMode(name); nameErr == nil {
+		f.mode, f.modeFrom = byName, "the name "+f.name
+	}
+	return nil
 }
 
 // chooseMode gives the mode that beats the plan's, or none.

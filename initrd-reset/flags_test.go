@@ -35,9 +35,14 @@ func TestUsageErrors(t *testing.T) {
 		args []string
 		says string
 	}{
-		{[]string{"--plam", "x"}, "flag provided but not defined: -plam"},
-		{[]string{"--plan"}, "flag needs an argument: -plan"},
-		{[]string{"--dry-run=perhaps"}, `invalid boolean value "perhaps" for -dry-run`},
+		{[]string{"--plam", "x"}, `unknown flag "--plam"`},
+		{[]string{"--plan"}, "--plan needs a value"},
+		{[]string{"--json", "--report"}, "--report needs a value"},
+		{[]string{"--dry-run=perhaps"}, "--dry-run takes no value"},
+		{[]string{"---json"}, `unknown flag "---json"`},
+		{[]string{"-"}, `unknown flag "-"`},
+		{[]string{"--"}, `unknown flag "--"`},
+		{[]string{""}, `unexpected argument ""`},
 		{[]string{"extra"}, `unexpected argument "extra"`},
 		{[]string{"--json", "extra"}, `unexpected argument "extra"`},
 		{[]string{"--mode", "rest"}, `unknown mode "rest": use one of reset, snapshot-only, restore-previous, restore-penultimate, disabled`},
@@ -53,6 +58,27 @@ func TestUsageErrors(t *testing.T) {
 		}
 	}
 	b.noReport()
+}
+
+func TestParseFlags(t *testing.T) {
+	b := newBox(t)
+	for _, tt := range []struct {
+		args []string
+		want flags
+	}{
+		{nil, flags{plan: b.plan, report: b.report}},
+		{[]string{"--plan", "p", "--report", "r", "--device", "d"}, flags{plan: "p", report: "r", device: "d"}},
+		{[]string{"--plan=p", "-report=r=s", "-device", "-d"}, flags{plan: "p", report: "r=s", device: "-d"}},
+		{[]string{"--json", "-dry-run"}, flags{plan: b.plan, report: b.report, json: true, dryRun: true}},
+		{[]string{"--plan", "one", "--plan", "two"}, flags{plan: "two", report: b.report}},
+		{[]string{"--mode=disabled"}, flags{plan: b.plan, report: b.report, mode: reset.ModeDisabled, modeFrom: "--mode"}},
+	} {
+		tt.want.name = "initrd-reset"
+		got, err := parseFlags(append([]string{"/bin/initrd-reset"}, tt.args...), b.machine)
+		if got != tt.want || err != nil {
+			t.Errorf("parseFlags(%q) = %+v, %v, want %+v", tt.args, got, err, tt.want)
+		}
+	}
 }
 
 // --mode beats the name, the name the kernel command line, that the plan.

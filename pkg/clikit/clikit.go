@@ -23,7 +23,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"nixos-go/pkg/prompt"
 	"nixos-go/pkg/run"
 	"nixos-go/pkg/ui"
 )
@@ -239,10 +238,4 @@ func WithHint(err error, format string, args ...any) error {
 		return nil
 	}
 	return &hintError{error: err, hint: fmt.Sprintf(format, args...)}
-}
-
-// IsInterrupted tells whether the person, or a signal, ended the work.
-func IsInterrupted(err error) bool {
-	var by *run.InterruptedError
-	return errors.As(err, &by) || errors.Is(err, prompt.ErrInterrupted) || errors.Is(err, context.Canceled)
 }

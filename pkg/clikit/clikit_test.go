@@ -193,14 +193,6 @@ func TestSignalEndsTheContext(t *testing.T) {
 	if !errors.As(cause, &by) || by.Signal != syscall.SIGTERM {
 		t.Errorf("cause = %v, want SIGTERM", cause)
 	}
-	for _, err := range []error{cause, prompt.ErrInterrupted, fmt.Errorf("x: %w", context.Canceled)} {
-		if !IsInterrupted(err) {
-			t.Errorf("IsInterrupted(%v) = false", err)
-		}
-	}
-	if IsInterrupted(errors.New("no")) {
-		t.Error("IsInterrupted(no) = true")
-	}
 }
 
 func TestRequireRoot(t *testing.T) {

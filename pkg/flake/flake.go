@@ -177,8 +177,8 @@ func GiveBack(ctx context.Context, env *clikit.Env, f nix.Flake) error {
 	}
 	var roots []permissions.Change
 	for _, change := range result.Changes {
-		inside := change.Path == "flake.lock" || change.Path == path.Join(f.Sub, "flake.lock") || strings.HasPrefix(change.Path, ".git")
-		if change.FromUID == 0 && inside {
+		inRepository := change.Path == ".git" || strings.HasPrefix(change.Path, ".git/")
+		if change.FromUID == 0 && (inRepository || change.Path == path.Join(f.Sub, "flake.lock")) {
 			roots = append(roots, change)
 		}
 	}

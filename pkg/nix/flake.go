@@ -132,10 +132,11 @@ func (f Flake) Lock() run.Command {
 // Update takes the newest revision of the inputs, all of them where none is
 // named.
 func (f Flake) Update(inputs ...string) run.Command {
-	c := f.nix(append(append([]string{"flake", "update", "--flake", f.URL()}, "--"), inputs...)...)
-	if len(inputs) == 0 {
-		c = f.nix("flake", "update", "--flake", f.URL())
+	args := []string{"flake", "update", "--flake", f.URL()}
+	if len(inputs) > 0 {
+		args = append(append(args, "--"), inputs...)
 	}
+	c := f.nix(args...)
 	c.Stream = true
 	return c
 }

@@ -40,7 +40,7 @@ type link struct{ path, to string }
 // apply changes NEXT as the plan says. It leaves the record to the caller and ends
 // with finishTimes.
 func (a *applier) apply() error {
-	steps := []func() error{a.branches, a.stubs, a.oldTrash, a.changes, a.makeLinks, a.emptyBranchTrash}
+	steps := []func() error{a.branches, a.stubs, a.oldTrash, a.contents, a.changes, a.makeLinks, a.emptyBranchTrash}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -272,8 +272,7 @@ func (a *applier) openTrash() (*trashFolder, error) {
 		return nil, err
 	}
 	a.trash = &trashFolder{path: TrashName, dir: dir}
-	err = a.moveInto(a.trash, a.next, TrashName)
-	if err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := a.putAway(a.trash, TrashName); err != nil {
 		return nil, err
 	}
 	root := int(a.next.Fd())
@@ -355,6 +354,22 @@ func (a *applier) oldTrash() error {
 	return err
 }
 
+// putAway clears a name of the toolkit's own in the root of NEXT, whatever stands
+// there. A stub can only be removed; the subvolume stays in the old state.
+func (a *applier) putAway(trash *trashFolder, name string) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(int(a.next.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case err != nil:
+		return &os.PathError{Op: "stat", Path: name, Err: err}
+	case st.Ino == btrfs.EmptyDirID:
+		return removeStub(a.next, name)
+	}
+	return a.moveInto(trash, a.next, name)
+}
+
 // moveInto moves a name into the trash folder.
 func (a *applier) moveInto(trash *trashFolder, dir *os.File, name string) error {
 	a.counter++
@@ -411,11 +426,7 @@ func (a *applier) change(c *Change) error {
 	case c.act&actMetadata != 0:
 		return a.metadata(c)
 	case c.act&actContent != 0:
-		done, err := a.content(c)
-		if err != nil || done {
-			return err
-		}
-		c.act = actRemove | actCreate
+		return nil // done by contents
 	}
 	dir, name, err := a.openParent(c.Path)
 	if err != nil {

@@ -17,6 +17,16 @@ import (
 // build makes NEXT for the mode.
 func (v *volume) build(mode Mode) error {
 	var err error
+	started := false
+	v.onSnapshot = func() {
+		started = true
+		v.start.meet()
+	}
+	defer func() {
+		if !started {
+			v.start.leave()
+		}
+	}()
 	switch {
 	case mode == ModeReset:
 		err = v.buildReset()
@@ -74,7 +84,10 @@ func (v *volume) buildReset() error {
 }
 
 func (v *volume) snapshotNext(src *os.File, readOnly bool) error {
-	return v.step("snapshot NEXT", func() error { return btrfs.Snapshot(src, v.dir, NameNext, readOnly) })
+	return v.step("snapshot NEXT", func() error {
+		v.onSnapshot()
+		return btrfs.Snapshot(src, v.dir, NameNext, readOnly)
+	})
 }
 
 // makePlan compares live with CLEAN, the short way where CURRENT proves it.
@@ -113,51 +126,7 @@ func (v *volume) applyPlan(live, clean *os.File) error {
 	if v.record.ReadOnly, err = readOnlyNested(live, v.planned.matcher); err != nil {
 		return err
 	}
-	if v.record.MoveDirs, err = a.moveDirs(live, v.planned.matcher); err != nil {
-		return err
-	}
 	return v.step("write record", func() error { return a.finish(&v.record) })
-}
-
-// moveDirs notes the times of the directories that nested subvolumes will move out
-// of, in live, and into, in NEXT as it will be.
-func (a *applier) moveDirs(live *os.File, m *keep.Matcher) ([]MoveDir, error) {
-	nested, err := nestedSubvolumes(live, m)
-	if err != nil {
-		return nil, err
-	}
-	var out []MoveDir
-	seen := map[string]bool{}
-	for _, n := range nested {
-		parent, _ := splitPath(n.path)
-		if !n.kept || seen[parent] {
-			continue
-		}
-		seen[parent] = true
-		old, err := mtimeOf(live, parent)
-		if err != nil {
-			return nil, err
-		}
-		now := old // a restored state may lack the directory: it gets it with live's time
-		if known, touched := a.times[parent]; touched {
-			now = known
-		} else if found, err := mtimeOf(a.next, parent); err == nil {
-			now = found
-		}
-		out = append(out, MoveDir{Path: []byte(parent), Old: unix.TimespecToNsec(old), New: unix.TimespecToNsec(now)})
-	}
-	return out, nil
-}
-
-func mtimeOf(root *os.File, path string) (unix.Timespec, error) {
-	dir, err := openDir(root, path)
-	if err != nil {
-		return unix.Timespec{}, err
-	}
-	defer dir.Close()
-	var st unix.Stat_t
-	err = unix.Fstat(int(dir.Fd()), &st)
-	return st.Mtim, pathError("stat", path, err)
 }
 
 func newApplier(next, live, clean *os.File, plan *Plan) *applier {
@@ -198,7 +167,7 @@ func (a *applier) clearRecord() error {
 	if err != nil {
 		return err
 	}
-	return a.moveInto(trash, a.next, ReadyName)
+	return a.putAway(trash, ReadyName)
 }
 
 // buildSnapshot makes NEXT the PREVIOUS that snapshot-only leaves.
@@ -261,28 +230,14 @@ func (v *volume) buildRestore(name string) error {
 		return err
 	}
 	return v.clock.measure("apply", func() error {
-		return v.step("restore nested", func() error { return v.finishRestore(a, source) })
+		if err := v.step("restore nested", func() error { return a.restoreNested(source, "") }); err != nil {
+			return err
+		}
+		if err := a.finishTimes(); err != nil {
+			return err
+		}
+		return touchRecord(next)
 	})
-}
-
-// finishRestore deals with nested subvolumes in a restored tree, and completes the
-// record.
-func (v *volume) finishRestore(a *applier, source *os.File) error {
-	if err := a.restoreNested(source, ""); err != nil {
-		return err
-	}
-	live, err := v.openLive()
-	if err != nil {
-		return err
-	}
-	defer live.Close()
-	if v.record.MoveDirs, err = a.moveDirs(live, a.plan.matcher); err != nil {
-		return err
-	}
-	if err := a.finishTimes(); err != nil {
-		return err
-	}
-	return replaceRecord(a.next, &v.record)
 }
 
 // restoreNested deals with the stubs in a restored tree: a nested subvolume that

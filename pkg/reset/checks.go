@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,9 @@ func checkFilesystem(top *os.File, dryRun bool) error {
 	}
 	if info.ID != btrfs.TopLevelID {
 		return fmt.Errorf("%q is subvolume %d, not the top level: mount it with subvolid=5", top.Name(), info.ID)
+	}
+	if is, err := btrfs.IsSubvolume(top); err != nil || !is {
+		return errors.Join(fmt.Errorf("%q is a folder, not the top level: name the mount point (subvolid=5)", top.Name()), err)
 	}
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(top.Fd()), &st); err != nil {
@@ -81,7 +85,11 @@ func (v *volume) check(snapshots *os.File, mode Mode, mountInfo io.Reader) error
 	}
 	defer live.Close()
 	if is, err := btrfs.IsSubvolume(live); err != nil || !is {
-		return errors.Join(fmt.Errorf("%q is a plain directory, not a subvolume", v.spec.Name), err)
+		return errors.Join(fmt.Errorf("%q is a plain directory, not a subvolume: move it away, "+
+			"`btrfs subvolume create` one of that name and move the files there", v.spec.Name), err)
+	}
+	if err := checkFlags(live, v.spec.Name); err != nil {
+		return err
 	}
 	if v.dir, err = openDir(snapshots, v.spec.Name); err != nil {
 		return fmt.Errorf("its snapshots (take the first with `nixos-snapshot init`): %w", err)
@@ -112,16 +120,8 @@ func (v *volume) checkExchange(live *os.File, info btrfs.Info, mountInfo io.Read
 		return errors.New("it is the default subvolume of the file system, which would go on pointing at the old state: " +
 			"run `btrfs subvolume set-default 5` on it, and mount by name")
 	}
-	if err := checkFlags(live, v.spec.Name); err != nil {
-		return err
-	}
-	clean, err := openDir(v.dir, v.plan.Clean)
-	if err != nil {
-		return err
-	}
-	defer clean.Close()
-	if err := checkFlags(clean, v.plan.Clean); err != nil {
-		return err
+	if info.ReadOnly {
+		return fmt.Errorf("it is read-only: run `btrfs property set` on it, with `ro false`")
 	}
 	where, err := mountedAt(mountInfo, live, info, v.spec.Name)
 	if err != nil {
@@ -133,13 +133,18 @@ func (v *volume) checkExchange(live *os.File, info btrfs.Info, mountInfo io.Read
 	return nil
 }
 
-// checkFlags refuses flags on the root of a subvolume that forbid to rename it.
+// checkFlags refuses flags on the root of a subvolume that forbid to rename it, and
+// any snapshot of it.
 func checkFlags(root *os.File, name string) error {
 	flags, err := btrfs.Flags(root)
 	if err != nil || flags&lockFlags == 0 {
 		return err
 	}
-	return fmt.Errorf("the root of %q is immutable or append-only: run `chattr -i -a` on it", name)
+	cure := "run `chattr -i -a` on it"
+	if readOnly, err := btrfs.ReadOnly(root); err == nil && readOnly {
+		cure += ", between `btrfs property set` with `ro false` and `ro true`"
+	}
+	return fmt.Errorf("the root of %q is immutable or append-only: %s", name, cure)
 }
 
 // checkSnapshots checks that what stands under the names of snapshots are
@@ -158,14 +163,8 @@ func (v *volume) checkSnapshots(mode Mode) error {
 				continue
 			}
 		}
-		f, err := openDir(v.dir, name)
-		if err != nil {
-			return fmt.Errorf("%q is not a subvolume: move it away: %w", name, err)
-		}
-		is, err := btrfs.IsSubvolume(f)
-		f.Close()
-		if err != nil || !is {
-			return errors.Join(fmt.Errorf("%q is a plain directory, not a subvolume: move it away", name), err)
+		if err := v.checkSnapshot(name); err != nil {
+			return err
 		}
 		present[name] = true
 	}
@@ -178,6 +177,22 @@ func (v *volume) checkSnapshots(mode Mode) error {
 	return nil
 }
 
+func (v *volume) checkSnapshot(name string) error {
+	f, err := openDir(v.dir, name)
+	if err != nil {
+		return fmt.Errorf("%q is not a subvolume: move it away: %w", name, err)
+	}
+	defer f.Close()
+	is, err := btrfs.IsSubvolume(f)
+	if err != nil || !is {
+		return errors.Join(fmt.Errorf("%q is a plain directory, not a subvolume: move it away", name), err)
+	}
+	if IsAged(name) {
+		return nil // is never renamed again, and the cleanup lifts the flags
+	}
+	return checkFlags(f, name)
+}
+
 // pendingPrevious reports whether a run that was cut off will leave the snapshot
 // that is missing now.
 func (v *volume) pendingPrevious(present map[string]bool, source string) bool {
@@ -185,7 +200,8 @@ func (v *volume) pendingPrevious(present map[string]bool, source string) bool {
 }
 
 // mountedAt gives a mount point of a subvolume, or of a part of it, and "" if it is
-// mounted nowhere that this process can see (proc_pid_mountinfo(5)).
+// mounted nowhere that this process can see (proc_pid_mountinfo(5)). The list may be
+// that of another namespace.
 func mountedAt(mountInfo io.Reader, live *os.File, info btrfs.Info, name string) (string, error) {
 	fs, err := btrfs.ReadFilesystem(live)
 	if err != nil {
@@ -194,37 +210,56 @@ func mountedAt(mountInfo io.Reader, live *os.File, info btrfs.Info, name string)
 	scanner := bufio.NewScanner(mountInfo)
 	scanner.Buffer(nil, 1<<20)
 	for scanner.Scan() {
-		fields := strings.Fields(scanner.Text())
-		if len(fields) < 5 || !strings.Contains(scanner.Text(), " - btrfs ") {
+		root, point, source, ok := btrfsMount(scanner.Text())
+		if !ok || !below(root, "/"+name) {
 			continue
 		}
-		root, point := unescape(fields[3]), unescape(fields[4])
-		if !below(root, "/"+name) {
-			continue
-		}
-		same, err := sameSubvolume(point, fs.ID, info.ID)
-		if err != nil || same {
-			return point, nil //nolint:nilerr // what cannot be looked at may well be it
+		// The driver gives the same names here as there.
+		ours := slices.ContainsFunc(fs.Devices, func(d btrfs.Device) bool { return d.Path == source })
+		there, err := subvolumeAt(point, fs.ID)
+		switch {
+		case err == nil && there != 0:
+			if there == info.ID {
+				return point, nil
+			}
+			// A subvolume that is nested in it.
+		case err != nil || ours:
+			// What cannot be looked at may well be it. Where another file system is
+			// found, it is mounted over it, or is seen from another namespace.
+			return point, nil
 		}
 	}
 	return "", scanner.Err()
 }
 
-func sameSubvolume(point string, fs btrfs.UUID, id uint64) (bool, error) {
+// btrfsMount reads a line of mountinfo, if it is of btrfs: the path in the file
+// system, the mount point and the device.
+func btrfsMount(line string) (root, point, source string, ok bool) {
+	where, what, found := strings.Cut(line, " - ")
+	fields, kind := strings.Fields(where), strings.Fields(what)
+	if !found || len(fields) < 5 || len(kind) < 2 || kind[0] != "btrfs" {
+		return "", "", "", false
+	}
+	return unescape(fields[3]), unescape(fields[4]), unescape(kind[1]), true
+}
+
+// subvolumeAt gives the tree id of the subvolume that a mount point shows, and 0 if
+// it is none of the file system.
+func subvolumeAt(point string, fs btrfs.UUID) (uint64, error) {
 	f, err := os.OpenFile(point, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	defer f.Close()
 	if on, err := btrfs.IsBtrfs(f); err != nil || !on {
-		return false, err // something else is mounted over it
+		return 0, err
 	}
 	there, err := btrfs.ReadFilesystem(f)
 	if err != nil || there.ID != fs {
-		return false, err
+		return 0, err
 	}
 	info, err := btrfs.ReadInfo(f)
-	return err == nil && info.ID == id, err
+	return info.ID, err
 }
 
 // unescape undoes the octal escapes of mountinfo.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -13,17 +12,18 @@ import (
 	"nixos-go/pkg/keep"
 )
 
-// A new CLEAN is made from the live volume as a reset is made from CLEAN, with the
-// two in each other's place: from the CLEAN that is there, or an empty subvolume,
-// towards a snapshot of live. So it costs what differs, whatever is kept.
+// The first CLEAN is a snapshot of live without what is kept: that is never read
+// there, and old password hashes and keys have no business in it. What exclude rules
+// leave to CLEAN below kept paths stays.
 //
-// What is kept is not taken over, nor what lies below it, excluded parts included:
-// it is never read there, and old password hashes and keys have no business in it. It
-// goes from the CLEAN that is there, too. What is to be left out though it is not
-// kept stays as it is in that CLEAN.
+// Another CLEAN is made as a reset makes live from CLEAN, with the two in each other's
+// place: from the CLEAN that is there, without what is kept, towards a snapshot of
+// live. So it costs what differs. At and below kept paths, and where something is to
+// be left out, it is as the one before.
 //
 //	source     AGED-<random>, a read-only snapshot of live
-//	made       AGED-<random>, a snapshot of CLEAN, or empty
+//	made       AGED-<random>, a snapshot of live or of CLEAN
+//	prune      made loses what is kept
 //	apply      made becomes the new CLEAN, read-only
 //	exchange   CLEAN <-> AGED-<UUID of the new one>
 //
@@ -34,10 +34,12 @@ import (
 
 // CleanOptions says how a new CLEAN is made.
 type CleanOptions struct {
-	// First makes the first CLEAN: one that is there is an error (EEXIST), where
+	// First makes a first CLEAN: one that is there is an error (EEXIST), where
 	// else one that is missing would be (ENOENT). A snapshots subvolume that is
 	// missing is made.
 	First bool
+	// Again makes a first CLEAN also in the place of one that is there.
+	Again bool
 	// LeaveOut are rules, by the name of a volume and relative to its root, for what
 	// is not taken from live though it is not kept.
 	LeaveOut map[string][]string
@@ -62,20 +64,25 @@ type NewClean struct {
 	Name       string
 	MountPoint string
 	// Changes lead from the CLEAN that is there to the new one: what is added here
-	// (KindAdded) goes from CLEAN, what is deleted (KindDeleted) comes into it.
+	// (KindAdded) goes from CLEAN, what is deleted (KindDeleted) comes into it. A first
+	// CLEAN has what is in the root directory here.
 	Changes []Change
-	// Kept are the top-most kept paths that go from CLEAN.
+	// Kept are the top-most kept paths that are not taken from live, of a first CLEAN,
+	// or go from CLEAN.
 	Kept []string
 	// LeftOut are changes that the rules of CleanOptions.LeaveOut left out.
 	LeftOut []Change
 	// UUID is the new CLEAN's, and Old where the one before is now, once it is in place.
 	UUID string
 	Old  string
+	// Replaces says that there is a CLEAN, which the new one takes the place of.
+	Replaces bool
 
 	work         *volume
 	source, made string // names below the folder of the volume's snapshots
-	planned      *Plan
-	rules        *keep.Matcher // those of the reset
+	planned      *Plan  // nil for a first one
+
+	rules, whole, left, rulesAndLeft *keep.Matcher // see loadRules
 }
 
 // PrepareCleans makes all of new CLEANs of the named volumes of a plan but the last
@@ -158,22 +165,18 @@ func (n *NewClean) prepare(ctx context.Context, snapshots *os.File, options Clea
 	if err := n.openFolder(snapshots, options); err != nil {
 		return err
 	}
-	if err := n.loadRules(); err != nil {
+	if err := n.loadRules(options); err != nil {
 		return err
 	}
-	if options.DryRun {
-		return n.preview(live, options)
+	switch {
+	case options.First:
+		err = n.prepareFirst(ctx, live, options.DryRun)
+	case options.DryRun:
+		err = n.preview(live)
+	default:
+		err = n.prepareNext(ctx, live)
 	}
-	if err := n.construct(live, options.First); err != nil {
-		return explainSpace(err)
-	}
-	made, source, err := n.open()
-	if err != nil {
-		return err
-	}
-	defer made.Close()
-	defer source.Close()
-	return n.compare(ctx, made, source, options)
+	return explainSpace(err)
 }
 
 // openLive opens the live volume, and refuses one that no reset can deal with.
@@ -226,64 +229,105 @@ func (n *NewClean) openFolder(snapshots *os.File, options CleanOptions) error {
 	switch {
 	case err != nil:
 		return err
-	case options.First && there:
+	case options.First && there && !options.Again:
 		return fmt.Errorf("there is a %s already: %w", n.work.plan.Clean, unix.EEXIST)
 	case !options.First && !there:
 		return fmt.Errorf("there is no %s, take the first with `nixos-snapshot init`: %w", n.work.plan.Clean, unix.ENOENT)
 	}
+	n.Replaces = there
 	return nil
 }
 
-func (n *NewClean) loadRules() error {
+// loadRules makes matchers of the rules: of what the reset keeps; of all at or below
+// kept paths, excluded parts included, since there CLEAN is as it was; and of that
+// with what is to be left out.
+func (n *NewClean) loadRules(options CleanOptions) error {
 	rules, err := n.work.spec.Rules()
 	if err != nil {
 		return err
 	}
-	n.rules = keep.NewMatcher(rules)
+	leaveOut, err := keep.NewSet(options.LeaveOut[n.Name], nil)
+	if err != nil {
+		return err
+	}
+	whole := keep.Set{Keep: rules.Keep}
+	n.rules, n.whole = keep.NewMatcher(rules), keep.NewMatcher(whole)
+	n.left = keep.NewMatcher(whole, leaveOut)
+	n.rulesAndLeft = keep.NewMatcher(rules, leaveOut)
 	return nil
 }
 
-// matchers give what must not be taken from live: what is kept; and that with what is
-// to be left out.
-func (n *NewClean) matchers(options CleanOptions) (kept, left *keep.Matcher, err error) {
-	rules := n.work.spec.Keep
-	keptSet, err := keep.NewSet(rules, nil)
-	if err != nil {
-		return nil, nil, err
+// prepareFirst makes a first CLEAN, or tells what it would be.
+func (n *NewClean) prepareFirst(ctx context.Context, live *os.File, dryRun bool) error {
+	root := live
+	if !dryRun {
+		var err error
+		if n.made, err = n.snapshot("snapshot live", live, false); err != nil {
+			return err
+		}
+		if root, err = openDir(n.work.dir, n.made); err != nil {
+			return err
+		}
+		defer root.Close()
 	}
-	leftSet, err := keep.NewSet(append(slices.Clip(rules), options.LeaveOut[n.Name]...), nil)
-	if err != nil {
-		return nil, nil, err
+	var err error
+	if n.Kept, err = prunedPaths(root, n.rules); err != nil {
+		return err
 	}
-	return keep.NewMatcher(keptSet), keep.NewMatcher(leftSet), nil
+	if n.Changes, n.LeftOut, err = firstChanges(root, n.rules, n.rulesAndLeft); err != nil || dryRun {
+		return err
+	}
+	return n.prune(ctx, root, n.rulesAndLeft)
 }
 
-// construct takes the snapshot of live, and makes what becomes the new CLEAN.
-func (n *NewClean) construct(live *os.File, first bool) error {
-	source, err := agedName()
-	if err != nil {
+// prune takes out of what becomes the new CLEAN what a matcher keeps.
+func (n *NewClean) prune(ctx context.Context, root *os.File, m *keep.Matcher) error {
+	paths, err := prunedPaths(root, m)
+	if err != nil || len(paths) == 0 {
 		return err
 	}
-	n.source = source
-	w := n.work
-	err = w.step("snapshot live", func() error { return btrfs.Snapshot(live, w.dir, source, true) })
-	if err != nil {
+	return n.work.step("prune", func() error { return removePaths(ctx, root, paths) })
+}
+
+// prepareNext makes the CLEAN after the one that is there.
+func (n *NewClean) prepareNext(ctx context.Context, live *os.File) error {
+	var err error
+	if n.source, err = n.snapshot("snapshot live", live, true); err != nil {
 		return err
 	}
-	made, err := agedName()
-	if err != nil {
-		return err
-	}
-	n.made = made
-	if first {
-		return w.step("create the new CLEAN", func() error { return btrfs.Create(w.dir, made) })
-	}
-	clean, err := openDir(w.dir, w.plan.Clean)
+	clean, err := openDir(n.work.dir, n.work.plan.Clean)
 	if err != nil {
 		return err
 	}
 	defer clean.Close()
-	return w.step("snapshot CLEAN", func() error { return btrfs.Snapshot(clean, w.dir, made, false) })
+	if n.made, err = n.snapshot("snapshot CLEAN", clean, false); err != nil {
+		return err
+	}
+	made, source, err := n.open()
+	if err != nil {
+		return err
+	}
+	defer made.Close()
+	defer source.Close()
+	if n.Kept, err = prunedPaths(made, n.rules); err != nil {
+		return err
+	}
+	if err := n.prune(ctx, made, n.rules); err != nil {
+		return err
+	}
+	if err := btrfs.Sync(n.work.top); err != nil { // or the planner would not see it
+		return err
+	}
+	return n.makePlans(made, source)
+}
+
+// snapshot takes a snapshot under a name that the cleanup may delete.
+func (n *NewClean) snapshot(step string, src *os.File, readOnly bool) (string, error) {
+	name, err := agedName()
+	if err != nil {
+		return "", err
+	}
+	return name, n.work.step(step, func() error { return btrfs.Snapshot(src, n.work.dir, name, readOnly) })
 }
 
 // agedName is a name for something that the cleanup may delete.
@@ -306,43 +350,23 @@ func (n *NewClean) open() (made, source *os.File, err error) {
 	return made, source, nil
 }
 
-// compare takes what is kept out of what becomes the new CLEAN, and plans the rest.
-func (n *NewClean) compare(ctx context.Context, made, source *os.File, options CleanOptions) error {
-	kept, left, err := n.matchers(options)
-	if err != nil {
-		return err
-	}
-	if n.Kept, err = keptPaths(made, kept); err != nil {
-		return err
-	}
-	if len(n.Kept) > 0 {
-		err := n.work.step("remove what is kept", func() error { return removePaths(ctx, made, n.Kept) })
-		if err != nil {
-			return explainSpace(err)
-		}
-		if err := btrfs.Sync(n.work.top); err != nil { // or the planner would not see it
-			return err
-		}
-	}
-	return n.makePlans(made, source, kept, left)
-}
-
-func (n *NewClean) makePlans(made, source *os.File, kept, left *keep.Matcher) error {
+// makePlans plans from what becomes the new CLEAN towards a snapshot of live.
+func (n *NewClean) makePlans(made, source *os.File) error {
 	var err error
-	if n.planned, err = MakePlan(Sources{Live: made, Clean: source}, left); err != nil {
+	if n.planned, err = MakePlan(Sources{Live: made, Clean: source}, n.left); err != nil {
 		return err
 	}
 	n.Changes = n.planned.Changes
-	all, err := MakePlan(Sources{Live: made, Clean: source}, kept)
+	all, err := MakePlan(Sources{Live: made, Clean: source}, n.whole)
 	if err != nil {
 		return err
 	}
-	n.LeftOut = without(all.Changes, n.Changes)
+	n.LeftOut = notAmong(all.Changes, n.Changes)
 	return nil
 }
 
-// without gives the changes whose paths are not among others; both are in order.
-func without(changes, others []Change) []Change {
+// notAmong gives the changes whose paths are not among others; both are in order.
+func notAmong(changes, others []Change) []Change {
 	var out []Change
 	for _, c := range changes {
 		for len(others) > 0 && comparePaths(others[0].Path, c.Path) < 0 {
@@ -356,39 +380,26 @@ func without(changes, others []Change) []Change {
 }
 
 // preview plans from the live volume.
-func (n *NewClean) preview(live *os.File, options CleanOptions) error {
-	kept, left, err := n.matchers(options)
-	if err != nil {
-		return err
-	}
-	if options.First {
-		n.Changes, n.LeftOut, err = firstChanges(live, kept, left)
-		return err
-	}
+func (n *NewClean) preview(live *os.File) error {
 	clean, err := openDir(n.work.dir, n.work.plan.Clean)
 	if err != nil {
 		return err
 	}
 	defer clean.Close()
-	if n.Kept, err = keptPaths(clean, kept); err != nil {
+	if n.Kept, err = prunedPaths(clean, n.rules); err != nil {
 		return err
 	}
-	return n.makePlans(clean, live, kept, left)
+	return n.makePlans(clean, live)
 }
 
-// firstChanges is what a plan from an empty subvolume to a live one says: all that is
-// in its root directory, and the root directory.
-func firstChanges(live *os.File, kept, left *keep.Matcher) (changes, leftOut []Change, err error) {
+// firstChanges is what a first CLEAN has in its root directory, and what there was left
+// out though it is not kept.
+func firstChanges(live *os.File, rules, left *keep.Matcher) (changes, leftOut []Change, err error) {
 	info, err := btrfs.ReadInfo(live)
 	if err != nil {
 		return nil, nil, err
 	}
 	t := newTree(live, info.ID)
-	root, err := t.read(rootInode)
-	if err != nil {
-		return nil, nil, err
-	}
-	changes = append(changes, Change{Path: "/", Kind: KindMetadata, Mode: root.Mode, Fields: FieldMTime})
 	entries, err := t.entries(rootInode)
 	if err != nil {
 		return nil, nil, err
@@ -405,7 +416,7 @@ func firstChanges(live *os.File, kept, left *keep.Matcher) (changes, leftOut []C
 		switch {
 		case !left.Root().Step(e.name).Kept():
 			changes = append(changes, c)
-		case !kept.Root().Step(e.name).Kept():
+		case !rules.Root().Step(e.name).Kept():
 			leftOut = append(leftOut, c)
 		}
 	}

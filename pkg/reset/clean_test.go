@@ -49,7 +49,7 @@ func (m *machine) clean(volume string) model.Tree {
 func told(changes []Change) []string {
 	out := make([]string, 0, len(changes))
 	for i := range changes {
-		if c := &changes[i]; c.Path != "/" { // a first CLEAN's root differs in all kinds of things
+		if c := &changes[i]; c.Path != "/" {
 			out = append(out, string(c.Kind)+" "+c.Path)
 		}
 	}
@@ -60,11 +60,12 @@ func TestTakeCleanLeavesOutWhatIsKept(t *testing.T) {
 	v := PlanFileVolume{
 		Name: "@root", MountPoint: "/",
 		Keep:    []string{"/etc/ssh", "/etc/shadow", "/var/lib/docker", "/srv/*/keep"},
-		Exclude: []string{"/etc/ssh/cache"},
+		Exclude: []string{"/etc/ssh/moduli", "/var/lib/docker/cache"},
 	}
 	m := newMachine(t, newDisk(t, 256<<20), v)
-	m.sh("@root", `mkdir -p etc/ssh/cache var/lib/docker srv tmp; echo key > etc/ssh/key; echo c > etc/ssh/cache/c; echo hash > etc/shadow
-		chmod 1777 tmp; echo h > etc/hostname; ln etc/hostname etc/other; chattr +i etc/other; touch -d @1000000000 etc; setfacl -m u:7:rx etc
+	m.sh("@root", `mkdir -p etc/ssh var/lib/docker srv tmp; echo key > etc/ssh/key; echo m > etc/ssh/moduli; echo hash > etc/shadow
+		chmod 1777 tmp; echo h > etc/hostname; ln etc/hostname etc/other; ln etc/hostname etc/ssh/hostname; chattr +i etc/other
+		echo junk > tmp/junk; touch -d @1000000000 etc etc/ssh var/lib .; setfacl -m u:7:rx etc; mkdir .immutability-trash; echo > .boot-ready
 		btrfs -q subvolume create var/lib/machines; btrfs -q subvolume create srv/web; mkdir srv/web/keep; chown 1000:1000 srv/web`)
 	live := m.read("@root")
 	top := m.hold(m.top)
@@ -73,25 +74,38 @@ func TestTakeCleanLeavesOutWhatIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	clean := m.clean("@root")
-	if diff := model.Diff(model.ExpectClean(model.EmptyTree(), live, v.Keep, nil), clean); diff != "" {
+	if diff := model.Diff(model.ExpectFirstClean(live, v.Keep, v.Exclude, nil), clean); diff != "" {
 		t.Errorf("CLEAN:\n%s", diff)
 	}
-	for _, path := range []string{"etc/ssh", "etc/shadow", "var/lib/docker", "srv/web"} {
-		if _, there := clean[path]; there {
-			t.Errorf("%q is in CLEAN, and is kept or leads to what is", path)
+	for _, path := range []string{"etc/ssh/key", "etc/shadow", "var/lib/docker", ReadyName, TrashName} {
+		if exists(m.path(snapshotOf("@root", NameClean), path)) {
+			t.Errorf("%q is in CLEAN", path)
 		}
 	}
-	if !m.info(filepath.Join(DefaultSnapshots, "@root", NameClean)).ReadOnly {
+	if !exists(m.path(snapshotOf("@root", NameClean), "etc/ssh/moduli")) {
+		t.Error("what is excluded below a kept path is not in CLEAN")
+	}
+	if !m.info(snapshotOf("@root", NameClean)).ReadOnly {
 		t.Error("CLEAN is not read-only")
 	}
 	if err := TakeClean(top, m.plan, "@root", CleanupOptions{}); !errors.Is(err, os.ErrExist) {
 		t.Errorf("TakeClean where there is one = %v, want %v", err, os.ErrExist)
 	}
 	m.onlyCleanIsThere("@root")
-	// What was live when CLEAN was taken is what a reset makes, but for excluded parts.
+	// What was live when CLEAN was taken is what a reset makes.
 	r := m.checkReset(v)
-	if got, want := told(r.Volumes[0].Changes), []string{"added /etc/ssh/cache", "type /var/lib/machines"}; !cmp.Equal(got, want) {
+	want := []string{"modified /etc/hostname", "modified /etc/other", "type /var/lib/machines"} // the kept link is no longer one
+	if got := told(r.Volumes[0].Changes); !cmp.Equal(got, want) {
 		t.Errorf("the first reset changes %q, want %q", got, want)
+	}
+	// Again, from live alone.
+	m.sh("@root", "echo > new; echo key2 > etc/ssh/key")
+	again := m.newCleans(CleanOptions{First: true, Again: true, LeaveOut: map[string][]string{"@root": {"/tmp/*"}}})[0]
+	if diff := model.Diff(model.ExpectFirstClean(m.read("@root"), v.Keep, v.Exclude, []string{"/tmp/*"}), m.clean("@root")); diff != "" {
+		t.Errorf("CLEAN again:\n%s", diff)
+	}
+	if !again.Replaces || !exists(m.path(snapshotOf("@root", again.Old))) {
+		t.Errorf("the CLEAN before is gone: %+v", again)
 	}
 }
 
@@ -190,7 +204,7 @@ func TestRebase(t *testing.T) {
 			t.Errorf("%s: kept (-want +got):\n%s", what, diff)
 		}
 	}
-	if diff := model.Diff(model.ExpectClean(before, live, v.Keep, options.LeaveOut["@root"]), m.clean("@root")); diff != "" {
+	if diff := model.Diff(model.ExpectClean(before, live, v.Keep, nil, options.LeaveOut["@root"]), m.clean("@root")); diff != "" {
 		t.Errorf("CLEAN:\n%s", diff)
 	}
 	info := m.info(snapshotOf("@root", NameClean))
@@ -333,15 +347,19 @@ func randomCleans(t *testing.T, top string, seed uint64) {
 	}
 	live := m.path(v.Name)
 	change(gen.Populate(live, 50))
-	before := model.EmptyTree()
+	var before model.Tree
 	for round := range 4 {
-		keep, leaveOut, err := gen.Rules(live)
+		keep, exclude, err := gen.Rules(live)
 		if err != nil {
 			t.Fatal(err)
 		}
-		v.Keep = keep
+		leaveOut, _, err := gen.Rules(live)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Keep, v.Exclude = keep, exclude
 		m.plan.Volumes[0] = v
-		t.Logf("keep %q leave out %q", keep, leaveOut)
+		t.Logf("keep %q exclude %q leave out %q", keep, exclude, leaveOut)
 		// A root that cannot be renamed is refused.
 		m.sh(v.Name, "chattr -i -a .")
 		m.syncTop()
@@ -350,10 +368,13 @@ func randomCleans(t *testing.T, top string, seed uint64) {
 		planned := m.newCleans(options)[0]
 		options.DryRun = false
 		done := m.newCleans(options)[0]
-		want := model.ExpectClean(before, now, keep, leaveOut)
+		want := model.ExpectFirstClean(now, keep, exclude, leaveOut)
+		if round > 0 {
+			want = model.ExpectClean(before, now, keep, exclude, leaveOut)
+		}
 		before = m.clean(v.Name)
 		if diff := model.Diff(want, before); diff != "" {
-			t.Fatalf("round %d: CLEAN:\n%s\nkeep %q leave out %q\nchanges %q", round, diff, keep, leaveOut, told(done.Changes))
+			t.Fatalf("round %d: CLEAN:\n%s\nkeep %q exclude %q leave out %q\nchanges %q", round, diff, keep, exclude, leaveOut, told(done.Changes))
 		}
 		// Where kept paths go from CLEAN, the directories above may differ.
 		if len(done.Kept) == 0 {

@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nixos-go/pkg/btrfs"
-	"nixos-go/pkg/keep"
 )
 
 // PutInPlace makes the new CLEANs what was planned, and CLEAN. Each volume is done
@@ -19,21 +18,20 @@ func (c *Cleans) PutInPlace(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := n.putInPlace(ctx, c.options.First); err != nil {
+		if err := n.putInPlace(ctx); err != nil {
 			return fmt.Errorf("volume %s: %w", n.Name, explainSpace(err))
 		}
 	}
 	return nil
 }
 
-func (n *NewClean) putInPlace(ctx context.Context, first bool) error {
-	made, source, err := n.open()
+func (n *NewClean) putInPlace(ctx context.Context) error {
+	made, err := openDir(n.work.dir, n.made)
 	if err != nil {
 		return err
 	}
 	defer made.Close()
-	defer source.Close()
-	if err := n.apply(ctx, made, source); err != nil {
+	if err := n.apply(ctx, made); err != nil {
 		return err
 	}
 	// This commits: from here on the new CLEAN is on disk, whole.
@@ -45,10 +43,10 @@ func (n *NewClean) putInPlace(ctx context.Context, first bool) error {
 	if err != nil {
 		return err
 	}
-	if first {
-		err = n.work.rename(n.made, n.work.plan.Clean)
-	} else {
+	if n.Replaces {
 		err = n.exchange(info.UUID)
+	} else {
+		err = n.work.rename(n.made, n.work.plan.Clean)
 	}
 	if err != nil {
 		return err
@@ -57,19 +55,38 @@ func (n *NewClean) putInPlace(ctx context.Context, first bool) error {
 	return n.work.step("sync", func() error { return btrfs.Sync(n.work.top) })
 }
 
-// apply makes what becomes the new CLEAN as planned.
-func (n *NewClean) apply(ctx context.Context, made, source *os.File) error {
+// apply makes what becomes the new CLEAN as planned. A first one is that already, but
+// for what is the toolkit's own.
+func (n *NewClean) apply(ctx context.Context, made *os.File) error {
+	if n.planned == nil {
+		return n.work.step("finish", func() error {
+			done, err := holdDirs(made)
+			if err != nil {
+				return err
+			}
+			return errors.Join(dropOwn(ctx, made), done())
+		})
+	}
+	source, err := openDir(n.work.dir, n.source)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
 	a := newApplier(made, made, source, n.planned)
 	defer a.close()
-	err := n.work.step("apply", a.apply)
-	if err != nil {
+	if err := n.work.step("apply", a.apply); err != nil {
 		return err
 	}
 	return n.work.step("finish", func() error {
 		if err := n.dropBranches(a, source); err != nil {
 			return err
 		}
-		if err := dropOwn(ctx, a); err != nil {
+		if _, known := a.times[""]; !known {
+			if err := a.rememberDir(made, ""); err != nil {
+				return err
+			}
+		}
+		if err := dropOwn(ctx, made); err != nil {
 			return err
 		}
 		return a.finishTimes()
@@ -115,24 +132,18 @@ func (n *NewClean) dropBranches(a *applier, source *os.File) error {
 	return nil
 }
 
-// dropOwn removes what is the toolkit's own: the trash, and the record of the reset
-// that made the live volume which an older CLEAN was taken from.
-func dropOwn(ctx context.Context, a *applier) error {
-	if _, known := a.times[""]; !known {
-		if err := a.rememberDir(a.next, ""); err != nil {
-			return err
-		}
-	}
+// dropOwn removes what is the toolkit's own from the root of a subvolume.
+func dropOwn(ctx context.Context, root *os.File) error {
 	for _, name := range []string{TrashName, ReadyName} {
 		var st unix.Stat_t
-		err := unix.Fstatat(int(a.next.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		err := unix.Fstatat(int(root.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}
 		if err != nil {
 			return &os.PathError{Op: "stat", Path: name, Err: err}
 		}
-		if err := removeTree(ctx, a.next, name); err != nil {
+		if err := removeTree(ctx, root, name); err != nil {
 			return err
 		}
 	}
@@ -255,65 +266,4 @@ func (v *volume) undoClean(snapshots *os.File, dryRun bool) (string, error) {
 		return "", err
 	}
 	return before.UUID.String(), v.step("sync", func() error { return btrfs.Sync(v.top) })
-}
-
-// keptPaths lists the top-most kept paths that exist in a subvolume.
-func keptPaths(root *os.File, m *keep.Matcher) ([]string, error) {
-	info, err := btrfs.ReadInfo(root)
-	if err != nil {
-		return nil, err
-	}
-	t := newTree(root, info.ID)
-	var out []string
-	type dir struct {
-		path  string
-		inode uint64
-		state keep.State
-	}
-	for list := []dir{{"", rootInode, m.Root()}}; len(list) > 0; {
-		at := list[len(list)-1]
-		list = list[:len(list)-1]
-		entries, err := t.entries(at.inode) // a file has none
-		if err != nil {
-			return nil, fmt.Errorf("%q: %w", at.path, err)
-		}
-		for _, e := range entries {
-			state := at.state.Step(e.name)
-			switch path := at.path + "/" + e.name; {
-			case state.Kept():
-				out = append(out, path)
-			case state.MayKeepBelow() && !e.subvolume:
-				list = append(list, dir{path, e.inode, state})
-			}
-		}
-	}
-	sortBy(out, comparePaths, func(path *string) string { return *path })
-	return out, nil
-}
-
-// removePaths removes paths and all below them, and puts back the times of the
-// directories that held them.
-func removePaths(ctx context.Context, root *os.File, paths []string) error {
-	for _, path := range paths {
-		parent, name := splitPath(path)
-		dir, err := openDir(root, parent)
-		if err != nil {
-			return err
-		}
-		err = removeHeld(ctx, dir, name)
-		dir.Close()
-		if err != nil {
-			return fmt.Errorf("remove %q: %w", path, err)
-		}
-	}
-	return nil
-}
-
-// removeHeld is removeTree, and puts back the time of the directory that held it.
-func removeHeld(ctx context.Context, dir *os.File, name string) error {
-	done, err := holdDirs(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(removeTree(ctx, dir, name), done())
 }

@@ -212,67 +212,6 @@ func copyFile(srcDir *os.File, name string, dstDir *os.File, made, path string, 
 	return locks, copyMetadataToNew(src, dst, st)
 }
 
-// content makes a file of NEXT, the only name of its inode, share CLEAN's extents. It
-// reports false where only another file in its place can do that.
-func (a *applier) content(c *Change) (bool, error) {
-	srcDir, name, err := a.openCleanParent(c.Path)
-	if err != nil {
-		return false, err
-	}
-	parent, _ := splitPath(c.Path)
-	dstDir, err := a.nextDir.open(a.next, parent)
-	if err != nil {
-		return false, err
-	}
-	src, err := openRegular(srcDir, name)
-	if err != nil {
-		return false, err
-	}
-	defer src.Close()
-	dst, err := openBeneath(dstDir, name, unix.O_RDWR|unix.O_NONBLOCK)
-	if errors.Is(err, unix.EPERM) {
-		return false, nil // a flag forbids to write
-	}
-	if err != nil {
-		return false, err
-	}
-	defer dst.Close()
-	var from, to unix.Stat_t
-	if err := errors.Join(unix.Fstat(int(src.Fd()), &from), unix.Fstat(int(dst.Fd()), &to)); err != nil {
-		return false, &os.PathError{Op: "stat", Path: c.Path, Err: err}
-	}
-	if to.Nlink != 1 {
-		return false, nil
-	}
-	if to.Size > from.Size {
-		if err := dst.Truncate(0); err != nil {
-			return false, err
-		}
-	}
-	if from.Size > 0 {
-		err = btrfs.Clone(dst, src)
-	}
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return true, contentMetadata(c, src, dst, &from)
-}
-
-// contentMetadata is copyMetadata where most often only the time differs. Attributes
-// are always looked at: a change of content drops file capabilities.
-func contentMetadata(c *Change, src, dst *os.File, st *unix.Stat_t) error {
-	if c.Fields&(FieldOwner|FieldMode|FieldXattrs) == 0 {
-		names, err := fdXattrs{src}.list()
-		if err == nil && len(names) == 0 {
-			return setMTime(dst, st.Mtim)
-		}
-	}
-	return copyMetadata(src, dst, st)
-}
-
 // cloneOrCopy shares the extents, or where that is impossible copies the data and
 // leaves the holes.
 func cloneOrCopy(dst, src *os.File, size int64) error {

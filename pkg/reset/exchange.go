@@ -50,7 +50,7 @@ func (v *volume) afterExchange(mode Mode) error {
 		return err
 	}
 	defer live.Close()
-	if err := v.moveNested(live, keep.NewMatcher(v.rules...), true); err != nil {
+	if err := v.moveNested(live, keep.NewMatcher(v.rules...)); err != nil {
 		return err
 	}
 	if mode.restores() {

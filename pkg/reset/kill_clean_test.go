@@ -133,7 +133,7 @@ func TestKillInit(t *testing.T) {
 		if v.Name == "@root" {
 			leaveOut = []string{"/tmp/*"}
 		}
-		want[v.Name] = model.ExpectClean(model.EmptyTree(), before[v.Name], v.Keep, leaveOut)
+		want[v.Name] = model.ExpectFirstClean(before[v.Name], v.Keep, v.Exclude, leaveOut)
 	}
 	complete := func(where string, now state) {
 		for name, tree := range want {
@@ -231,7 +231,7 @@ func TestKillRebase(t *testing.T) {
 		if v.Name == "@root" {
 			leaveOut = []string{"/tmp/*"}
 		}
-		fresh[v.Name] = model.ExpectClean(before[snapshotOf(v.Name, NameClean)], before[v.Name], v.Keep, leaveOut)
+		fresh[v.Name] = model.ExpectClean(before[snapshotOf(v.Name, NameClean)], before[v.Name], v.Keep, v.Exclude, leaveOut)
 	}
 	cut := func(where string, now state) {
 		for _, v := range killPlan().Volumes {

@@ -91,8 +91,7 @@ type mover struct {
 	v        *volume
 	old, new *os.File // roots
 	matcher  *keep.Matcher
-	record   *Record // what was noted of the moves before the exchange
-	fresh    bool    // nothing but the moves changed in the new state
+	readOnly []uint64 // tree ids
 }
 
 func (m *mover) run() error {
@@ -103,14 +102,11 @@ func (m *mover) run() error {
 	for _, n := range nested {
 		err := m.unseal(nested, n)
 		if err == nil && n.kept {
-			err = m.v.step("move "+n.path, func() error { return m.touching(func() error { return m.move(n.path) }) })
+			err = m.v.step("move "+n.path, func() error { return m.move(n.path) })
 		}
 		if err != nil {
 			return err
 		}
-	}
-	if err := m.touching(m.putTimesBack); err != nil {
-		return err
 	}
 	for _, root := range []*os.File{m.new, m.old} {
 		if err := m.seal(root); err != nil {
@@ -120,64 +116,6 @@ func (m *mover) run() error {
 	return nil
 }
 
-// putTimesBack sets the times that the moves disturbed, also those of a run that was
-// cut off before it could.
-func (m *mover) putTimesBack() error {
-	for _, d := range m.record.MoveDirs {
-		path := string(d.Path)
-		if err := putTimeBack(m.old, path, d.Old); err != nil {
-			return err
-		}
-		if err := putTimeBack(m.new, path, d.New); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func putTimeBack(root *os.File, path string, mtime int64) error {
-	now, err := mtimeOf(root, path)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-		return nil // the owner changed what was there
-	}
-	if err != nil || unix.TimespecToNsec(now) == mtime {
-		return err
-	}
-	dir, err := openDir(root, path)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	flags, err := btrfs.Flags(dir)
-	if err != nil {
-		return err
-	}
-	if err := liftFlags(dir); err != nil {
-		return err
-	}
-	err = setMTime(dir, unix.NsecToTimespec(mtime))
-	if flags&lockFlags != 0 {
-		err = errors.Join(err, btrfs.SetFlags(dir, flags))
-	}
-	return err
-}
-
-// touching makes the record the last thing that changed in the new state, as untouched
-// wants it. Before the change as well: all of it is one transaction then, and wherever
-// it is cut off in that, the record is no older than the rest.
-func (m *mover) touching(change func() error) error {
-	if !m.fresh {
-		return change()
-	}
-	if err := touchRecord(m.new); err != nil {
-		return err
-	}
-	if err := change(); err != nil {
-		return err
-	}
-	return touchRecord(m.new)
-}
-
 // unseal makes a subvolume writable if it has to move, since a read-only directory
 // cannot change its parent, or if something has to move out of it.
 func (m *mover) unseal(nested []nestedSubvolume, n nestedSubvolume) error {
@@ -185,7 +123,7 @@ func (m *mover) unseal(nested []nestedSubvolume, n nestedSubvolume) error {
 	for _, other := range nested {
 		needed = needed || other.kept && other.path != n.path && below(other.path, n.path)
 	}
-	if !needed || !slices.Contains(m.record.ReadOnly, n.id) {
+	if !needed || !slices.Contains(m.readOnly, n.id) {
 		return nil
 	}
 	return m.v.step("unseal "+n.path, func() error { return setReadOnly(m.old, n.path, false) })
@@ -194,7 +132,7 @@ func (m *mover) unseal(nested []nestedSubvolume, n nestedSubvolume) error {
 // seal gives those that were read-only their flag back, also where an earlier run
 // was cut off before it could.
 func (m *mover) seal(root *os.File) error {
-	if len(m.record.ReadOnly) == 0 {
+	if len(m.readOnly) == 0 {
 		return nil
 	}
 	nested, err := nestedSubvolumes(root, m.matcher)
@@ -202,7 +140,7 @@ func (m *mover) seal(root *os.File) error {
 		return err
 	}
 	for _, n := range nested {
-		if !slices.Contains(m.record.ReadOnly, n.id) {
+		if !slices.Contains(m.readOnly, n.id) {
 			continue
 		}
 		err := m.v.step("seal "+n.path, func() error { return setReadOnly(root, n.path, true) })
@@ -222,7 +160,7 @@ func setReadOnly(root *os.File, path string, readOnly bool) error {
 	return btrfs.SetReadOnly(f, readOnly)
 }
 
-// move moves one subvolume and puts back the times of the two directories.
+// move moves one subvolume and leaves the two directories as they were.
 func (m *mover) move(path string) error {
 	parent, name := splitPath(path)
 	from, err := openDir(m.old, parent)
@@ -235,14 +173,11 @@ func (m *mover) move(path string) error {
 		return err
 	}
 	defer to.Close()
-	done, err := holdDirs(from, to)
+	release, err := m.hold(heldDir{dir: from, Path: []byte(parent)}, heldDir{dir: to, New: true, Path: []byte(parent)})
 	if err != nil {
 		return err
 	}
-	if err := m.rename(from, to, name, path); err != nil {
-		return err
-	}
-	return done()
+	return errors.Join(m.rename(from, to, name, path), release())
 }
 
 // rename moves a name; what a boot in between made in its place gives way when it
@@ -315,46 +250,6 @@ func isEmptyDir(dir *os.File, name string) (bool, error) {
 	return true, ignoreEOF(err)
 }
 
-// holdDirs notes the times and the flags of two directories, lifts flags that
-// forbid a change, and gives a function that puts everything back.
-func holdDirs(dirs ...*os.File) (func() error, error) {
-	type held struct {
-		dir   *os.File
-		mtime unix.Timespec
-		flags uint32
-	}
-	var all []held
-	for _, dir := range dirs {
-		var st unix.Stat_t
-		if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
-			return nil, &os.PathError{Op: "stat", Path: dir.Name(), Err: err}
-		}
-		flags, err := btrfs.Flags(dir)
-		if err != nil {
-			return nil, err
-		}
-		if flags&lockFlags != 0 {
-			if err := btrfs.SetFlags(dir, flags&^lockFlags); err != nil {
-				return nil, err
-			}
-		}
-		all = append(all, held{dir, st.Mtim, flags})
-	}
-	return func() error {
-		for _, h := range all {
-			if err := setMTime(h.dir, h.mtime); err != nil {
-				return err
-			}
-			if h.flags&lockFlags != 0 {
-				if err := btrfs.SetFlags(h.dir, h.flags); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	}, nil
-}
-
 // openTarget opens the directory of the new state that a subvolume moves into.
 // After a reset it is there; a restored state may lack it, and gets it as the old
 // state has it.
@@ -378,14 +273,14 @@ func (m *mover) openTarget(path string) (*os.File, error) {
 	if err := unix.Fstat(int(old.Fd()), &st); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	done, err := holdDirs(up)
+	release, err := m.hold(heldDir{dir: up, New: true, Path: []byte(parent)})
 	if err != nil {
 		return nil, err
 	}
 	if err := unix.Mkdirat(int(up.Fd()), name, 0o700); err != nil {
 		return nil, &os.PathError{Op: "make directory", Path: path, Err: err}
 	}
-	if err := done(); err != nil {
+	if err := release(); err != nil {
 		return nil, err
 	}
 	if dir, err = openDir(m.new, path); err != nil {

@@ -70,6 +70,20 @@ func openStep(dir *os.File, path string, flags int, resolve uint64) (*os.File, e
 	}
 }
 
+// openName opens one name in an open directory, no symlink.
+func openName(dir *os.File, name string, flags int) (*os.File, error) {
+	for {
+		fd, err := unix.Openat(int(dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: name, Err: err}
+		}
+		return os.NewFile(uintptr(fd), name), nil
+	}
+}
+
 // openDir opens a directory below another for reading and for the *at calls.
 func openDir(dir *os.File, path string) (*os.File, error) {
 	return openBeneath(dir, path, unix.O_RDONLY|unix.O_DIRECTORY)

@@ -28,6 +28,8 @@ type Change struct {
 	Size   uint64 // bytes, likewise; of directories 0
 
 	act action
+	// content is what actContent needs to know.
+	content contentChange
 	// linkTo is the path in the new state that this name becomes a hard link of.
 	linkTo string
 }

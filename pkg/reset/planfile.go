@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"nixos-go/pkg/btrfs"
 	"nixos-go/pkg/keep"
@@ -65,6 +67,10 @@ func parsePlanFile(r io.Reader) (*PlanFile, error) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil, errors.New("it is empty")
 	}
+	if !utf8.Valid(text) {
+		// encoding/json would put U+FFFD there, and the rule would keep nothing.
+		return nil, errors.New("it is not UTF-8: a rule reaches other names by a *")
+	}
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	var p PlanFile
@@ -74,7 +80,60 @@ func parsePlanFile(r io.Reader) (*PlanFile, error) {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("something follows the JSON document")
 	}
+	if err := checkFields(text); err != nil {
+		return nil, err
+	}
 	return &p, p.check()
+}
+
+// planFields are the names of all fields, volumes' included.
+var planFields = []string{
+	"version", "device", "snapshots", "clean", "mode", "revision", "volumes",
+	"name", "mountPoint", "keep", "exclude", "keepNothing",
+}
+
+// checkFields refuses what encoding/json lets pass, and what could lose rules: a field
+// that is there twice, of which it takes the last, or in capitals. The text is JSON.
+func checkFields(text []byte) error {
+	type object struct {
+		fields map[string]bool // nil in a list
+		value  bool            // a field's value comes next
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	var open []object
+	for {
+		token, err := dec.Token()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		last := len(open) - 1
+		name, isText := token.(string)
+		switch {
+		case token == json.Delim('}'), token == json.Delim(']'):
+			open = open[:last]
+			continue
+		case last >= 0 && open[last].fields != nil && !open[last].value && isText:
+			if !slices.Contains(planFields, name) {
+				return fmt.Errorf("unknown field %q", name)
+			}
+			if open[last].fields[name] {
+				return fmt.Errorf("field %q is there twice", name)
+			}
+			open[last].fields[name], open[last].value = true, true
+			continue
+		case last >= 0:
+			open[last].value = false
+		}
+		switch token {
+		case json.Delim('{'):
+			open = append(open, object{fields: map[string]bool{}})
+		case json.Delim('['):
+			open = append(open, object{})
+		}
+	}
 }
 
 // explainJSON names the field and the offset that encoding/json complains of.
@@ -82,6 +141,8 @@ func explainJSON(err error) error {
 	var typeErr *json.UnmarshalTypeError
 	var syntaxErr *json.SyntaxError
 	switch {
+	case errors.As(err, &typeErr) && typeErr.Field == "":
+		return fmt.Errorf("the document is a %s, want an object", typeErr.Value)
 	case errors.As(err, &typeErr):
 		return fmt.Errorf("field %q is a %s, want %s", typeErr.Field, typeErr.Value, typeErr.Type)
 	case errors.As(err, &syntaxErr):
@@ -107,7 +168,7 @@ func (p *PlanFile) check() error {
 	if p.Clean == "" {
 		p.Clean = NameClean
 	}
-	if err := btrfs.CheckName(p.Snapshots); err != nil {
+	if err := checkName(p.Snapshots); err != nil {
 		return fmt.Errorf("field \"snapshots\": %w", err)
 	}
 	if err := checkCleanName(p.Clean); err != nil {
@@ -138,14 +199,23 @@ func checkCleanName(name string) error {
 	if IsAged(name) {
 		return fmt.Errorf("%q begins with %q", name, agedPrefix)
 	}
-	return btrfs.CheckName(name)
+	return checkName(name)
+}
+
+// checkName is btrfs.CheckName with the name quoted.
+func checkName(name string) error {
+	err := btrfs.CheckName(name)
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%q cannot be the name of a subvolume: %w", name, errors.Unwrap(err))
 }
 
 func (v *PlanFileVolume) check(snapshots string) error {
 	if v.Name == "" {
 		return errors.New("it has no name")
 	}
-	if err := btrfs.CheckName(v.Name); err != nil {
+	if err := checkName(v.Name); err != nil {
 		return err
 	}
 	if v.Name == snapshots {

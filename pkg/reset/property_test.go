@@ -176,7 +176,7 @@ func (m *machine) comparePlans(v PlanFileVolume) {
 		name := p.Last().String()
 		return name == ".Way" || name == ".outside" || name == ".matcher"
 	}, cmp.Ignore())
-	if diff := cmp.Diff(full, short, ignore, cmp.AllowUnexported(Plan{}, Change{}), cmp.Transformer("nilEmpty", func(s []string) []string {
+	if diff := cmp.Diff(full, short, ignore, cmp.AllowUnexported(Plan{}, Change{}, contentChange{}), cmp.Transformer("nilEmpty", func(s []string) []string {
 		return append([]string{}, s...)
 	})); diff != "" {
 		m.t.Fatalf("the full plan (-) and the short one (+) differ:\n%s", diff)

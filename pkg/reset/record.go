@@ -53,23 +53,11 @@ type Record struct {
 	// to move, or something out of them: they get the flag back afterwards.
 	ReadOnly []uint64 `json:"readOnly,omitempty"`
 
-	// MoveDirs are the directories that nested subvolumes move out of and into, with
-	// the times that the moves disturb.
-	MoveDirs []MoveDir `json:"moveDirs,omitempty"`
-
 	// Displaced is set by a restore alone: the UUID of the live volume that it
 	// put aside, so that recovery can tell before the exchange from after it.
 	Displaced string `json:"displaced,omitempty"`
 	// Restored is set by a restore alone: the UUID of the snapshot put back.
 	Restored string `json:"restored,omitempty"`
-}
-
-// MoveDir is a directory with a nested subvolume that moves, and its modification
-// time in the old and the new state, in nanoseconds since 1970.
-type MoveDir struct {
-	Path []byte `json:"path"` // base64 in JSON: names are bytes
-	Old  int64  `json:"old"`
-	New  int64  `json:"new"`
 }
 
 // errRecord says that a record cannot be trusted; the reset then compares in full.

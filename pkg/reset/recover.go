@@ -16,7 +16,7 @@ import (
 //	live's record displaces NEXT        a restore was cut off after the exchange
 //	NEXT is a snapshot of live          before it; read-only: by snapshot-only
 //	NEXT's record displaces live        a restore before the exchange
-//	NEXT is a snapshot of its source    the same, before the record was written
+//	NEXT is a newer one of its source   the same, before the record was written
 //
 // Anything else under that name is not of these runs and is put aside.
 func (v *volume) finishEarlier() error {
@@ -50,7 +50,7 @@ func (v *volume) finishEarlier() error {
 		return v.keepSnapshot()
 	case next.ParentUUID == live.UUID,
 		nextRecord != nil && nextRecord.Displaced == live.UUID.String(),
-		v.isBareRestore(next):
+		v.isNewRestore(next, live):
 		v.warnf("an earlier run was cut off before the exchange: dropped its half-made state")
 		return v.discardNext()
 	}
@@ -58,10 +58,11 @@ func (v *volume) finishEarlier() error {
 	return v.putAside()
 }
 
-// isBareRestore reports whether NEXT is a fresh snapshot of what a restore puts
-// back, in which nothing has been changed yet.
-func (v *volume) isBareRestore(next *btrfs.Info) bool {
-	if next.CTransID > next.OTransID {
+// isNewRestore reports whether NEXT is what a restore was making: a snapshot of what
+// it puts back, and newer than live. A live state that a restore displaced may come
+// from the same snapshot, but then what took its place is the newer one.
+func (v *volume) isNewRestore(next *btrfs.Info, live btrfs.Info) bool {
+	if next.OTransID <= live.OTransID {
 		return false
 	}
 	for _, name := range []string{NamePrevious, NamePenultimate} {
@@ -76,24 +77,12 @@ func (v *volume) isBareRestore(next *btrfs.Info) bool {
 // finishExchange does what comes after the exchange: the moves that are still to be
 // made, then the rotation.
 func (v *volume) finishExchange(live *os.File, record *Record, rotate func() error) error {
-	fresh, err := untouched(live)
-	if err != nil {
-		return err
-	}
 	m, err := v.recordMatcher(record)
 	if err != nil {
 		return err
 	}
-	if err := v.moveNested(live, m, fresh); err != nil {
+	if err := v.moveNested(live, m); err != nil {
 		return err
-	}
-	if !fresh && record != nil && record.Displaced == "" {
-		// Cut off among the moves. Where nothing but kept paths changed since, the
-		// reset has reached its end here, and is not to be made a second time: that
-		// would put a copy of the new state where the old one belongs.
-		if _, err := v.confirmNewState(live, record, m); err != nil {
-			return err
-		}
 	}
 	if err := rotate(); err != nil {
 		return err
@@ -106,6 +95,23 @@ func (v *volume) finishExchange(live *os.File, record *Record, rotate func() err
 		return err
 	}
 	return v.finishCurrent(info)
+}
+
+// confirmNewState reports whether a volume is what a reset by these rules makes of
+// it. If so its record is written anew: things may have been replaced by others of
+// the same kind, content and time since, and the shortcut has to know their inodes.
+func (v *volume) confirmNewState(live *os.File, record *Record, m *keep.Matcher) (bool, error) {
+	clean, err := openDir(v.dir, v.plan.Clean)
+	if err != nil {
+		return false, err
+	}
+	defer clean.Close()
+	p, err := MakePlan(Sources{Live: live, Clean: clean, Outside: record.Outside}, m)
+	if err != nil || len(p.Changes)+len(p.stubs) > 0 {
+		return false, err
+	}
+	record.Outside, record.Shared = p.outside, p.shared
+	return true, v.step("renew record", func() error { return replaceRecord(live, record) })
 }
 
 // recordMatcher gives the rules that the cut-off run worked by; without a record,
@@ -126,21 +132,25 @@ func (v *volume) recordMatcher(record *Record) (*keep.Matcher, error) {
 }
 
 // moveNested moves the nested subvolumes from NEXT, the old state, to live.
-func (v *volume) moveNested(live *os.File, m *keep.Matcher, fresh bool) error {
+func (v *volume) moveNested(live *os.File, m *keep.Matcher) error {
 	old, err := v.snapshot(NameNext)
 	if err != nil || old == nil {
 		return err
 	}
 	defer old.Close()
 	record := readRecordOf(live)
-	if record == nil {
-		record = &Record{}
+	var readOnly []uint64
+	if record != nil {
+		readOnly = record.ReadOnly
 	}
-	nested, err := nestedSubvolumes(old, m)
-	if err != nil || len(nested)+len(record.ReadOnly)+len(record.MoveDirs) == 0 {
+	mover := &mover{v: v, old: old, new: live, matcher: m, readOnly: readOnly}
+	if err := mover.finishNoted(); err != nil {
 		return err
 	}
-	mover := &mover{v: v, old: old, new: live, matcher: m, record: record, fresh: fresh}
+	nested, err := nestedSubvolumes(old, m)
+	if err != nil || len(nested)+len(readOnly) == 0 {
+		return err
+	}
 	if err := mover.run(); err != nil {
 		return fmt.Errorf("nested subvolumes stay in %s until the next run: %w", NameNext, err)
 	}
@@ -181,23 +191,6 @@ func (v *volume) keepSnapshot() error {
 	return v.finishReset()
 }
 
-// confirmNewState reports whether a volume is what a reset by these rules makes of
-// it. If so its record is written anew: things may have been replaced by others of
-// the same kind, content and time since, and the shortcut has to know their inodes.
-func (v *volume) confirmNewState(live *os.File, record *Record, m *keep.Matcher) (bool, error) {
-	clean, err := openDir(v.dir, v.plan.Clean)
-	if err != nil {
-		return false, err
-	}
-	defer clean.Close()
-	p, err := MakePlan(Sources{Live: live, Clean: clean, Outside: record.Outside}, m)
-	if err != nil || len(p.Changes)+len(p.stubs) > 0 {
-		return false, err
-	}
-	record.Outside, record.Shared = p.outside, p.shared
-	return true, v.step("renew record", func() error { return replaceRecord(live, record) })
-}
-
 // finishCurrent takes the CURRENT that a reset was cut off from taking, if the live
 // volume is still what that reset made: the record was its last change, PREVIOUS is
 // what it was made from, and a full comparison finds nothing. Otherwise the next
@@ -226,11 +219,6 @@ func (v *volume) finishCurrent(live btrfs.Info) error {
 	}
 	m, err := v.recordMatcher(record)
 	if err != nil {
-		return err
-	}
-	// A branch has a generation of its own.
-	fresh, err = branchesUnchanged(root, live.ID, "", m, live.Generation)
-	if err != nil || !fresh {
 		return err
 	}
 	same, err := v.confirmNewState(root, record, m)

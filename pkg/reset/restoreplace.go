@@ -214,16 +214,21 @@ func (b *restorer) finish(item *RestoreItem) error {
 // it had before.
 func (b *restorer) placeTime(item *RestoreItem) error {
 	path, _ := splitPath(item.Path)
-	mtime, err := mtimeOf(b.plan.source, path)
+	source, err := openDir(b.plan.source, path)
 	if err != nil {
 		return err
+	}
+	defer source.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(source.Fd()), &st); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	dir, err := openMounted(b.plan.live, path)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	return setMTime(dir, mtime)
+	return setMTime(dir, st.Mtim)
 }
 
 // placeMade renames what was made to where it belongs. What it replaces is swapped into

@@ -111,7 +111,11 @@ func (r *run) mountInfo() string {
 // work takes the volumes that have anything to do through all steps, together.
 func (r *run) work() {
 	mode := r.report.Mode
-	r.each(pending, func(v *volume) error { return v.build(mode) })
+	start := newRendezvous(r.count(pending))
+	r.each(pending, func(v *volume) error {
+		v.start = start
+		return v.build(mode)
+	})
 	if !r.any(pending) {
 		return
 	}
@@ -144,10 +148,13 @@ func (r *run) conclude(mode Mode) error {
 	committed := false
 	if mode == ModeReset {
 		var tasks []func() error
+		start := newRendezvous(0)
 		for _, v := range r.volumes {
 			if !pending(v) || !v.result.finished {
 				continue
 			}
+			start.expected.Add(1)
+			v.start = start
 			tasks = append(tasks, func() error {
 				err := v.takeCurrent()
 				if err != nil {
@@ -267,12 +274,9 @@ func (v *volume) loadRules() error {
 	}
 	last := v.snapshotRecord(NameCurrent)
 	if last == nil {
-		live, err := v.openLive()
-		if err != nil {
+		if last, err = v.liveRecord(); err != nil {
 			return err
 		}
-		last = readRecordOf(live)
-		live.Close()
 	}
 	var older bool
 	v.rules, v.record, older, err = effectiveRules(rules, v.plan.Revision, last)
@@ -280,6 +284,31 @@ func (v *volume) loadRules() error {
 		v.warnf("this generation is older than the one that the last reset knew: what either of them keeps is kept")
 	}
 	return err
+}
+
+// liveRecord reads the record in the live volume, for where there is no CURRENT: the
+// run that made the volume was cut off, or had no space left for it. In a volume that
+// no run made, it is a record of some other one.
+func (v *volume) liveRecord() (*Record, error) {
+	live, err := v.openLive()
+	if err != nil {
+		return nil, err
+	}
+	defer live.Close()
+	info, err := btrfs.ReadInfo(live)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{NameNext, NamePrevious, NamePenultimate} {
+		old, err := v.snapshotInfo(name)
+		if err != nil {
+			return nil, err
+		}
+		if old != nil && old.UUID == info.ParentUUID {
+			return readRecordOf(live), nil
+		}
+	}
+	return nil, nil
 }
 
 // nothingChanged reports whether the volume is as the last run left it, so that

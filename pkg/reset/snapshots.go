@@ -58,8 +58,14 @@ func (v *volume) takeCurrent() error {
 	}
 	defer live.Close()
 	tasks := []func() error{func() error {
-		return v.step("snapshot CURRENT", func() error { return btrfs.Snapshot(live, v.dir, NameCurrent, true) })
+		return v.step("snapshot CURRENT", func() error {
+			v.start.meet()
+			return btrfs.Snapshot(live, v.dir, NameCurrent, true)
+		})
 	}}
+	if v.start == nil { // finishing an earlier run, each volume for itself
+		v.start = newRendezvous(1)
+	}
 	if penultimate == nil {
 		tasks = append(tasks, v.cleanAsPenultimate)
 	}

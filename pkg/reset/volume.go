@@ -19,6 +19,9 @@ type volume struct {
 	dir   *os.File // @snapshots/V
 	trace func(Step)
 	clock *stopwatch
+	start *rendezvous // of the snapshots of all volumes
+	// onSnapshot is called right before the snapshot NEXT.
+	onSnapshot func()
 
 	rules   []keep.Set // in force: the plan's, or with a newer generation's
 	record  Record     // what this run will write
@@ -176,8 +179,9 @@ func readRecordOf(root *os.File) *Record {
 		return nil
 	}
 	defer f.Close()
+	// Where a volume's root belongs to a user, anybody's file may stand there.
 	var st unix.Stat_t
-	if unix.Fstat(int(f.Fd()), &st) != nil || st.Mode&modeType != unix.S_IFREG {
+	if unix.Fstat(int(f.Fd()), &st) != nil || st.Mode != unix.S_IFREG|0o600 || st.Uid != 0 || st.Nlink != 1 {
 		return nil
 	}
 	rec, err := readRecord(f)

@@ -275,14 +275,14 @@ func (w *walker) compareFiles(a at, live, clean *inode) error {
 		return w.wrap(a, err)
 	}
 	if fields != 0 {
-		w.add(a, fileChange(live, fields))
+		w.add(a, fileChange(live, clean, fields))
 	}
 	return nil
 }
 
 // fileChange is the change of a file that differs and shares its inode with no
 // other name.
-func fileChange(live *inode, fields Fields) Change {
+func fileChange(live, clean *inode, fields Fields) Change {
 	c := Change{Fields: fields, Mode: live.Mode, Size: fileSize(live)}
 	switch {
 	case fields&FieldType != 0:
@@ -290,6 +290,11 @@ func fileChange(live *inode, fields Fields) Change {
 	case fields&FieldContent != 0 && fields&(FieldFlags|FieldLinks) == 0 && live.kind() == unix.S_IFREG:
 		// Much cheaper than another file in its place: no directory changes.
 		c.Kind, c.act = KindModified, actContent
+		c.content = contentChange{
+			size:  clean.Size,
+			mtime: unix.Timespec{Sec: clean.MTime.Sec, Nsec: int64(clean.MTime.Nsec)},
+			plain: fields&(FieldOwner|FieldMode) == 0 && len(live.xattrs)+len(clean.xattrs) == 0,
+		}
 	case fields&(FieldContent|FieldLinks) != 0, fields&FieldFlags != 0 && live.kind() == unix.S_IFREG:
 		// Some flags (NOCOW) can only be set on an empty file.
 		c.Kind, c.act = KindModified, actRemove|actCreate

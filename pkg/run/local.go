@@ -68,7 +68,10 @@ func (l *Local) prepare(ctx context.Context, c Command) *process {
 	if c.Stdin != nil {
 		p.cmd.Stdin = bytes.NewReader(c.Stdin)
 	}
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// Whoever kills this process does not leave a program behind that works on
+	// unseen. (The kernel means the thread that started it; Go ends no thread
+	// but those that a goroutine has locked, and none does here.)
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	p.cmd.Cancel = func() error { return signalGroup(p.cmd.Process, syscall.SIGINT) }
 	p.cmd.Stdout, p.cmd.Stderr = p.sinks()
 	return p

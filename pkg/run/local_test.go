@@ -260,3 +260,32 @@ func TestQuoteIsReadBackByAShell(t *testing.T) {
 		t.Errorf("the shell read %q, want %q", result.Stdout, want)
 	}
 }
+
+// TestKilledParentLeavesNothingBehind kills a process that runs a command.
+func TestKilledParentLeavesNothingBehind(t *testing.T) {
+	if pids := os.Getenv("RUN_TEST_CHILD"); pids != "" {
+		command := sh(`echo $$ >"$RUN_TEST_CHILD"; exec sleep 1000`)
+		_, _ = (&Local{}).Run(context.Background(), command)
+		return
+	}
+	pids := filepath.Join(t.TempDir(), "pids")
+	parent := exec.Command(os.Args[0], "-test.run=^TestKilledParentLeavesNothingBehind$")
+	parent.Env = append(os.Environ(), "RUN_TEST_CHILD="+pids)
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	awaitFile(pids)
+	text, err := os.ReadFile(pids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = parent.Wait()
+	awaitDeath(t, pid)
+}

@@ -8,6 +8,7 @@ require (
 	nixos-go v0.0.0
 	nixos-go/tools/eval v0.0.0
 	nixos-go/tools/fix_permissions v0.0.0
+	nixos-go/tools/install v0.0.0
 	nixos-go/tools/update v0.0.0
 )
 
@@ -15,6 +16,7 @@ require (
 	github.com/AlecAivazis/survey/v2 v2.3.7 // indirect
 	github.com/cpuguy83/go-md2man/v2 v2.0.7 // indirect
 	github.com/creack/pty v1.1.24 // indirect
+	github.com/go-crypt/x v0.4.16 // indirect
 	github.com/kballard/go-shellquote v0.0.0-20180428030007-95032a82bc51 // indirect
 	github.com/mattn/go-colorable v0.1.2 // indirect
 	github.com/mattn/go-isatty v0.0.8 // indirect
@@ -35,3 +37,5 @@ replace nixos-go/tools/eval => ../eval
 replace nixos-go/tools/fix_permissions => ../fix_permissions
 
 replace nixos-go/tools/update => ../update
+
+replace nixos-go/tools/install => ../install

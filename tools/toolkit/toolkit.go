@@ -17,6 +17,7 @@ import (
 	"nixos-go/pkg/clikit"
 	"nixos-go/tools/eval"
 	fixpermissions "nixos-go/tools/fix_permissions"
+	"nixos-go/tools/install"
 	"nixos-go/tools/toolkit/docs"
 	"nixos-go/tools/update"
 )
@@ -31,6 +32,7 @@ func tools() []tool {
 	return []tool{
 		{"nixos-eval", eval.App},
 		{"nixos-fix-permissions", fixpermissions.App},
+		{"nixos-install-go", install.App},
 		{"nixos-update", update.App},
 	}
 }
@@ -76,8 +78,9 @@ func newApp(env *clikit.Env) *cli.App {
 			{
 				Name: "install-links", Usage: "make a symlink for each tool",
 				ArgsUsage: "DIR",
-				Description: "The links lead to this program: by its bare name where it lies in DIR " +
-					"itself, else by its absolute path. A file that is no symlink is not replaced.",
+				Description: "The links lead to the nixos-go that lies in DIR itself, or, where there " +
+					"is none, to this program by its absolute path. A file that is no symlink is " +
+					"not replaced.",
 				Flags:  []cli.Flag{clikit.DryRunFlag()},
 				Action: k.installLinks,
 			},
@@ -85,7 +88,7 @@ func newApp(env *clikit.Env) *cli.App {
 				Name: "docs", Usage: "write man pages and completions", Hidden: true,
 				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "man", Usage: "write NAME.8 into `DIR`"},
-					&cli.StringFlag{Name: "completions", Usage: "write bash/NAME, zsh/_NAME and fish/NAME.fish into `DIR`"},
+					&cli.StringFlag{Name: "completions", Usage: "write NAME.bash, NAME.fish and _NAME into `DIR`"},
 				},
 				Action: k.docs,
 			},
@@ -161,8 +164,8 @@ func (k toolkit) installLinks(c *cli.Context) error {
 		return fmt.Errorf("where this program lies: %w", err)
 	}
 	to := self
-	if filepath.Dir(self) == dir {
-		to = filepath.Base(self)
+	if _, err := os.Stat(filepath.Join(dir, "nixos-go")); err == nil {
+		to = "nixos-go"
 	}
 	result := links{Target: to, Links: []string{}, Applied: !c.Bool("dry-run")}
 	for _, t := range tools() {

@@ -110,6 +110,18 @@ func TestInstallLinks(t *testing.T) {
 	if entries, err := os.ReadDir(bin); status != 0 || err != nil || len(entries) != 0 || !strings.Contains(stdout, bin+"/nixos-eval → "+self) {
 		t.Errorf("install-links --dry-run: status %d, %q, made %v", status, stdout, entries)
 	}
+	// Another nixos-go in the folder is what the links lead to, as in a package
+	// that is put together by a program that stays behind.
+	other := t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, "nixos-go"), nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, status := call(t, self, "install-links", other); status != 0 {
+		t.Fatalf("install-links: %s", stderr)
+	}
+	if to, err := os.Readlink(filepath.Join(other, "nixos-eval")); to != "nixos-go" {
+		t.Errorf("beside another nixos-go the link leads to %q, %v, want its bare name", to, err)
+	}
 	// A link to something else is replaced, a file is not.
 	if err := os.Symlink("/elsewhere", filepath.Join(bin, "nixos-eval")); err != nil {
 		t.Fatal(err)
@@ -165,7 +177,7 @@ func TestDocs(t *testing.T) {
 		t.Fatalf("docs: %s", stderr)
 	}
 	checks := map[string][]string{
-		"bash": {"-n", "bash/%"}, "zsh": {"-n", "zsh/_%"}, "fish": {"--no-execute", "fish/%.fish"},
+		"bash": {"-n", "%.bash"}, "zsh": {"-n", "_%"}, "fish": {"--no-execute", "%.fish"},
 		"groff": {"-man", "-Tutf8", "-ww", "-z", "%.8"},
 	}
 	for _, name := range append(names(""), "nixos-go") {

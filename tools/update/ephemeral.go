@@ -51,7 +51,11 @@ func (s *session) findEphemeral(ctx context.Context, system string) error {
 			before = append(before, p)
 		}
 	}
-	s.report.Ephemeral, err = ephemeral(ctx, s.env.Host.Files, before, after)
+	found, unreadable, err := ephemeral(ctx, s.env.Host.Files, before, after)
+	if unreadable > 0 {
+		s.env.UI.Warnf("%s could not be read: only root sees whether anything in it is no longer kept", ui.Count(int64(unreadable), "folder"))
+	}
+	s.report.Ephemeral = found
 	return err
 }
 
@@ -73,45 +77,55 @@ func readPlan(files run.Files, system string) (*reset.PlanFile, error) {
 }
 
 // ephemeral lists, top-most first, what is there and was kept by any of the
-// plans before, and is not kept after.
-func ephemeral(ctx context.Context, files run.Files, before []*reset.PlanFile, after *reset.PlanFile) ([]losing, error) {
-	found := []losing{}
+// plans before, and is not kept after; and counts the folders that this user
+// may not look into.
+func ephemeral(ctx context.Context, files run.Files, before []*reset.PlanFile, after *reset.PlanFile) (found []losing, unreadable int, err error) {
+	w := walk{ctx: ctx, files: files, found: []losing{}}
 	for _, volume := range after.Volumes {
 		rules, err := volume.Rules()
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		var old []keep.Set
-		for _, plan := range before {
-			for _, v := range plan.Volumes {
-				if v.MountPoint != volume.MountPoint {
-					continue
-				}
-				set, err := v.Rules()
-				if err != nil {
-					return nil, err
-				}
-				old = append(old, set)
-			}
+		old, err := rulesBefore(before, volume.MountPoint)
+		if err != nil {
+			return nil, 0, err
 		}
 		if len(old) == 0 {
 			// The volume was never reset: all of it was kept.
-			found = append(found, losing{ui.JSONPath(volume.MountPoint), true})
+			w.found = append(w.found, losing{ui.JSONPath(volume.MountPoint), true})
 			continue
 		}
-		w := walk{ctx: ctx, files: files}
 		if err := w.visit(volume.MountPoint, keep.NewMatcher(old...).Root(), keep.NewMatcher(rules).Root()); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		found = append(found, w.found...)
 	}
-	return found, nil
+	return w.found, w.unreadable, nil
+}
+
+// rulesBefore are the rules that the plans have for the volume that is mounted
+// at a place.
+func rulesBefore(plans []*reset.PlanFile, mountPoint string) ([]keep.Set, error) {
+	var sets []keep.Set
+	for _, plan := range plans {
+		for _, v := range plan.Volumes {
+			if v.MountPoint != mountPoint {
+				continue
+			}
+			set, err := v.Rules()
+			if err != nil {
+				return nil, err
+			}
+			sets = append(sets, set)
+		}
+	}
+	return sets, nil
 }
 
 type walk struct {
-	ctx   context.Context
-	files run.Files
-	found []losing
+	ctx        context.Context
+	files      run.Files
+	found      []losing
+	unreadable int
 }
 
 // visit looks into a directory that both rule sets say more about below.
@@ -120,10 +134,13 @@ func (w *walk) visit(dir string, before, after keep.State) error {
 		return err
 	}
 	entries, err := w.files.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	}
-	if err != nil {
+	case errors.Is(err, fs.ErrPermission):
+		w.unreadable++
+		return nil
+	case err != nil:
 		return err
 	}
 	for _, entry := range entries {

@@ -166,8 +166,14 @@ func (s *session) confirm(ctx context.Context) (done bool, err error) {
 		}
 	}
 	question := title(s.r.intent()) + "?"
-	if s.r.rollback {
+	switch {
+	case s.r.rollback:
 		question = "Go back to the generation before?"
+		if err := s.findHomeManager(ctx, settings.RunningSystem); err != nil {
+			return false, err
+		}
+	case s.r.targetHost != "":
+		s.env.UI.Infof("What changes on %s cannot be compared from here.", s.r.targetHost)
 	}
 	ok, err := s.env.Confirm(ctx, s.r.options, question, "")
 	if err != nil || !ok {

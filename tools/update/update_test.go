@@ -113,9 +113,9 @@ func TestEphemeral(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := ephemeral(t.Context(), run.Below(root), append(test.more, test.before), test.after)
-			if err != nil {
-				t.Fatal(err)
+			got, unreadable, err := ephemeral(t.Context(), run.Below(root), append(test.more, test.before), test.after)
+			if err != nil || unreadable != 0 {
+				t.Fatalf("ephemeral() = %v, %d unreadable", err, unreadable)
 			}
 			paths := make([]string, 0, len(got))
 			for _, l := range got {
@@ -127,13 +127,13 @@ func TestEphemeral(t *testing.T) {
 		})
 	}
 	whole := planFile(volume("/home", []string{"/*/Music"}, nil))
-	got, err := ephemeral(t.Context(), run.Below(root), nil, whole)
+	got, _, err := ephemeral(t.Context(), run.Below(root), nil, whole)
 	if want := []losing{{ui.JSONPath("/home"), true}}; err != nil || !cmp.Equal(want, got) {
 		t.Errorf("a volume that was never reset: %+v, %v, want the whole of it", got, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := ephemeral(ctx, run.Below(root), []*reset.PlanFile{whole}, whole); !errors.Is(err, context.Canceled) {
+	if _, _, err := ephemeral(ctx, run.Below(root), []*reset.PlanFile{whole}, whole); !errors.Is(err, context.Canceled) {
 		t.Errorf("ephemeral(ended context) = %v", err)
 	}
 }

@@ -101,8 +101,9 @@ func (p page) argument(c command) (Kind, []string) {
 	return Nothing, nil
 }
 
-// Write writes the man page of a tool into one folder and its completions into
-// another; an empty name leaves that out.
+// Write writes the man page of a tool, NAME.8, into one folder and its
+// completions, NAME.bash, NAME.fish and _NAME for zsh, into another; an empty
+// name leaves that out.
 func Write(app *cli.App, man, completions string) error {
 	p := newPage(app)
 	files := map[string]string{}
@@ -110,9 +111,9 @@ func Write(app *cli.App, man, completions string) error {
 		files[filepath.Join(man, p.name+".8")] = p.man()
 	}
 	if completions != "" {
-		files[filepath.Join(completions, "bash", p.name)] = p.bash()
-		files[filepath.Join(completions, "zsh", "_"+p.name)] = p.zsh()
-		files[filepath.Join(completions, "fish", p.name+".fish")] = p.fish()
+		files[filepath.Join(completions, p.name+".bash")] = p.bash()
+		files[filepath.Join(completions, "_"+p.name)] = p.zsh()
+		files[filepath.Join(completions, p.name+".fish")] = p.fish()
 	}
 	for name, text := range files {
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {

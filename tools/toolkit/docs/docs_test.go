@@ -127,7 +127,7 @@ func TestBash(t *testing.T) {
 	for _, test := range cases {
 		words := strings.Split(test.line, " ")
 		script := `source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _nixos_sample; printf '%s\n' "${COMPREPLY[@]}"`
-		cmd := exec.Command(bash, append([]string{"--norc", "-c", script, "bash", filepath.Join(dir, "bash", "nixos-sample")}, words...)...)
+		cmd := exec.Command(bash, append([]string{"--norc", "-c", script, "bash", filepath.Join(dir, "nixos-sample.bash")}, words...)...)
 		cmd.Env, cmd.Dir = environ, filepath.Join(dir, "work")
 		output, err := cmd.Output()
 		if err != nil {
@@ -144,7 +144,7 @@ func TestBashSplitsAtEquals(t *testing.T) {
 	bash := shell(t, "bash")
 	dir, environ := written(t)
 	script := `source "$1"; for last in F ''; do COMP_WORDS=(nixos-sample --host = $last); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _nixos_sample; echo "${COMPREPLY[*]}"; done`
-	cmd := exec.Command(bash, "--norc", "-c", script, "bash", filepath.Join(dir, "bash", "nixos-sample"))
+	cmd := exec.Command(bash, "--norc", "-c", script, "bash", filepath.Join(dir, "nixos-sample.bash"))
 	cmd.Env = environ
 	output, err := cmd.Output()
 	if want := "FRACTAL-NORTH\nFRACTAL-NORTH VM-TEST\n"; err != nil || string(output) != want {
@@ -156,7 +156,7 @@ func TestFish(t *testing.T) {
 	fish := shell(t, "fish")
 	dir, environ := written(t)
 	for _, test := range cases {
-		cmd := exec.Command(fish, "--no-config", "-c", `source $argv[1]; complete -C $argv[2]`, filepath.Join(dir, "fish", "nixos-sample.fish"), test.line)
+		cmd := exec.Command(fish, "--no-config", "-c", `source $argv[1]; complete -C $argv[2]`, filepath.Join(dir, "nixos-sample.fish"), test.line)
 		cmd.Env, cmd.Dir = environ, filepath.Join(dir, "work")
 		output, err := cmd.CombinedOutput()
 		if err != nil {
@@ -194,7 +194,7 @@ func TestZsh(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(zsh, "-f", "-i")
-	cmd.Env = append(slices.Clone(environ), "ZSH_FUNCTIONS="+filepath.Join(dir, "zsh"), "ZSH_MATCHES="+matches)
+	cmd.Env = append(slices.Clone(environ), "ZSH_FUNCTIONS="+dir, "ZSH_MATCHES="+matches)
 	cmd.Dir = filepath.Join(dir, "work")
 	c := console.Start(t, cmd)
 	c.Type("source " + setup + "\r")

@@ -164,10 +164,18 @@ func (c *checker) crashed(name string, got volumeState) error {
 	return errors.Join(c.complete(name, got), c.oldReachable(name, got), c.historyReachable(name, got), c.movedComplete(name, got))
 }
 
-// same tells how a subvolume differs from a wanted one, nested subvolumes that
-// move apart, and whatever it was made to be read-only for.
+// same tells how a subvolume differs from a wanted one, but for nested subvolumes
+// that move, the times of the directories that they move between, and flags that
+// are set at the end.
 func (c *checker) same(volume, name string, want, got subvolume) string {
 	want = c.lenient(volume, want)
+	for path := range c.moved[volume] {
+		dir := parent(path)
+		if e, ok := want.tree[dir]; ok {
+			e.AnyMTime = true
+			want.tree[dir] = e
+		}
+	}
 	want.tree, got.tree = without(want.tree, c.moved[volume]), without(got.tree, c.moved[volume])
 	want.readOnly, want.ready = got.readOnly, got.ready
 	return diffSubvolume(name, want, got)

@@ -152,17 +152,16 @@ func without(t model.Tree, drop map[string]bool) model.Tree {
 }
 
 func dropped(path string, drop map[string]bool) bool {
-	for {
+	for ; path != ""; path = parent(path) {
 		if drop[path] {
 			return true
 		}
-		i := strings.LastIndexByte(path, '/')
-		if i < 0 {
-			return false
-		}
-		path = path[:i]
 	}
+	return false
 }
+
+// parent is the directory of a path of a tree; of one in the root, "".
+func parent(path string) string { return path[:max(0, strings.LastIndexByte(path, '/'))] }
 
 // below is the part of a tree at a path and below it.
 func below(t model.Tree, at string) model.Tree {

@@ -78,6 +78,7 @@ func restored(old, source model.Tree, rules model.Rules) model.Tree {
 	want := model.Tree{}
 	for path, e := range source {
 		if !e.Stub {
+			e.UUID, e.ReadOnly = "", false // of a nested one a new snapshot is made
 			want[path] = e
 		}
 	}

@@ -1,0 +1,110 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"nixos-go/pkg/prompt"
+	"nixos-go/pkg/run"
+)
+
+// finish says and offers what comes next.
+func (s *session) finish(ctx context.Context, _ []run.Command) error {
+	s.env.UI.Donef("the installation is complete")
+	if err := s.offerRecoveryKey(ctx); err != nil {
+		return err
+	}
+	s.report.Next = s.next()
+	for _, text := range s.report.Next {
+		s.env.UI.Hintf("%s", text)
+	}
+	if err := s.removeState(); err != nil {
+		return err
+	}
+	s.state = nil
+	return s.leave(ctx)
+}
+
+// next is what is left to the owner, in order.
+func (s *session) next() []string {
+	var list []string
+	if s.r.settings.Boot.Method == "Secure-Boot" {
+		list = append(list, "Secure Boot: after the first boot, put the firmware into setup mode and run sudo nixos-secure-boot enable")
+	}
+	if s.r.settings.TPM.Enable && s.r.settings.Disk.Encryption.Enable {
+		list = append(list, "TPM2: after Secure Boot, sudo nixos-tpm2 enable unlocks the disk without the passphrase")
+	}
+	if s.r.settings.Disk.Encryption.Enable {
+		list = append(list, "recovery key: sudo nixos-tpm2 enable --recovery-key, or sudo systemd-cryptenroll --recovery-key "+
+			s.r.settings.Disk.ByPartlabel.Main+", makes one; keep it away from the machine")
+	}
+	return append(list, "log in as "+s.admin()+"; sudo nixos-update applies changes of "+target)
+}
+
+// offerRecoveryKey lets systemd make a further key and show it, once, to the
+// person at the terminal alone.
+func (s *session) offerRecoveryKey(ctx context.Context) error {
+	if !s.r.settings.Disk.Encryption.Enable || s.r.options.Yes || s.r.options.JSON {
+		return nil
+	}
+	ok, err := s.env.Ask.Confirm(ctx, prompt.Question{
+		Text: "Make a recovery key for the disk now?",
+		Help: "It opens the disk when the passphrase is forgotten and the TPM2 refuses. It is shown once.",
+		Flag: "--yes (which makes none)",
+	}, false)
+	if none := (*prompt.NoTerminalError)(nil); errors.As(err, &none) {
+		return nil
+	}
+	if err != nil || !ok {
+		return err
+	}
+	return s.recoveryKey(ctx)
+}
+
+// recoveryKey runs systemd-cryptenroll(1) on the terminal; the passphrase
+// reaches it by a file descriptor.
+func (s *session) recoveryKey(ctx context.Context) error {
+	c := run.New("systemd-cryptenroll", "--recovery-key")
+	c.Interactive = true
+	if s.passphrase != nil {
+		secret, err := run.SecretFile(s.passphrase)
+		if err != nil {
+			return err
+		}
+		defer secret.Close()
+		c.ExtraFiles = []*os.File{secret}
+		c.Args = append(c.Args, "--unlock-key-file=/proc/self/fd/3")
+	}
+	c.Args = append(c.Args, s.r.settings.Disk.ByPartlabel.Main)
+	if _, err := s.env.Host.Run(ctx, c); err != nil {
+		// The system is installed all the same.
+		s.env.UI.Warnf("no recovery key was made: %v", err)
+	}
+	return nil
+}
+
+// leave unmounts and reboots, as far as that is wanted.
+func (s *session) leave(ctx context.Context) error {
+	if s.r.inPlace {
+		return nil
+	}
+	reboot := s.r.reboot
+	if !reboot && !s.r.options.Yes && !s.r.options.JSON && !s.r.unmount {
+		ok, err := s.env.Ask.Confirm(ctx, prompt.Question{Text: "Unmount and reboot now?", Flag: "--reboot"}, false)
+		if none := (*prompt.NoTerminalError)(nil); err != nil && !errors.As(err, &none) {
+			return err
+		}
+		reboot = ok && err == nil
+	}
+	if !reboot && !s.r.unmount {
+		s.env.UI.Hintf("the target stays mounted at %s; umount --recursive %s, then reboot", s.r.root, s.r.root)
+		return nil
+	}
+	if err := s.unmountTarget(ctx); err != nil || !reboot {
+		return err
+	}
+	s.env.UI.Stepf("Rebooting")
+	_, err := s.env.Host.Run(ctx, run.New("systemctl", "reboot"))
+	return err
+}
