@@ -30,6 +30,9 @@ vendor-hash:
 tidy:
     scripts/tidy
 
+# the power is cut at every flush of a reset and at a sample of other instants; `all`: everywhere
+powercut *ARGS:
+    scripts/powercut {{ARGS}}
 # man pages and completions into DIR
 docs *DIR:
     scripts/docs {{DIR}}

@@ -1,1 +1,1 @@
-"sha256-/XfnQeu/tBG8dKM0QBSyKFxrAN/wwI3pJCgsdhbXhgQ="
+"sha256-Iwq4Vdc25tciO8un3cW7B8HeXpL5a1HU7vu7uQHko2c="

@@ -9,6 +9,9 @@ TOOLS_BIN="$ROOT/.cache/bin"
 export ROOT TOOLS_BIN
 PATH="$TOOLS_BIN:$PATH:/usr/local/go/bin:/usr/sbin:/sbin"
 
+# Under sudo the clone is somebody else's, and git would refuse to tell its version.
+export GOFLAGS="${GOFLAGS:--buildvcs=false}"
+
 say() { printf '== %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 

@@ -2,8 +2,9 @@
 // process: no program ever sees the password.
 //
 // Hashes are yescrypt with the cost that libxcrypt's crypt(5) and NixOS's
-// mkpasswd use by default. Passwords are bytes; nothing here keeps a copy, and
-// the caller wipes them.
+// mkpasswd use by default. Passwords are bytes that the caller wipes; nothing
+// here keeps a copy. (The state of SHA-256 inside the library holds its last
+// block, a short password whole, until the collector reuses that memory.)
 package passwd
 
 import (

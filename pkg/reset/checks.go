@@ -121,7 +121,7 @@ func (v *volume) checkExchange(live *os.File, info btrfs.Info, mountInfo io.Read
 			"run `btrfs subvolume set-default 5` on it, and mount by name")
 	}
 	if info.ReadOnly {
-		return fmt.Errorf("it is read-only: run `btrfs property set` on it, with `ro false`")
+		return errors.New("it is read-only: run `btrfs property set` on it, with `ro false`")
 	}
 	where, err := mountedAt(mountInfo, live, info, v.spec.Name)
 	if err != nil {
@@ -226,7 +226,7 @@ func mountedAt(mountInfo io.Reader, live *os.File, info btrfs.Info, name string)
 		case err != nil || ours:
 			// What cannot be looked at may well be it. Where another file system is
 			// found, it is mounted over it, or is seen from another namespace.
-			return point, nil
+			return point, nil //nolint:nilerr // as above
 		}
 	}
 	return "", scanner.Err()

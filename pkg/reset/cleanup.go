@@ -210,13 +210,13 @@ func (c *cleaner) emptyTrash() error {
 			if err != nil {
 				return err
 			}
-			r := remover{ctx: c.ctx, deleted: func() {
+			err = removeCounted(c.ctx, live, TrashName, func() {
 				names++
 				if c.options.Deleted != nil {
 					c.options.Deleted()
 				}
-			}}
-			return errors.Join(r.removeTree(live, TrashName), done())
+			})
+			return errors.Join(err, done())
 		})
 	}
 	if names > 1 || err == nil { // what was deleted is told, also when the rest has to wait

@@ -117,7 +117,11 @@ func (m *mover) note(held []heldDir) error {
 		return err
 	}
 	return m.withRecord(func(record *os.File) error {
-		return pathError("note in", ReadyName, unix.Fsetxattr(int(record.Fd()), noteName, text, 0))
+		err := unix.Fsetxattr(int(record.Fd()), noteName, text, 0)
+		if errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ENOSPC) {
+			return nil // paths too long to be noted: a cut costs a time or a flag
+		}
+		return pathError("note in", ReadyName, err)
 	})
 }
 
@@ -136,7 +140,7 @@ func (m *mover) clearNote() error {
 func (m *mover) withRecord(work func(record *os.File) error) error {
 	record, err := openRegular(m.new, ReadyName)
 	if err != nil {
-		return nil //nolint:nilerr // no record, no note
+		return nil // no record, no note
 	}
 	defer record.Close()
 	return work(record)

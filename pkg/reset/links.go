@@ -1,8 +1,6 @@
 package reset
 
-import (
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // Hard links. Names outside kept paths that share an inode in CLEAN share one in
 // the new state. One of the live inodes that they have now can carry them all if
@@ -52,6 +50,14 @@ type resolvedGroup struct {
 	key   groupKey
 	clean *inode
 	names []name // in the order of paths
+	looks map[uint64]look
+}
+
+// look is what a live inode is to a group. All of its names share it, and there can
+// be very many.
+type look struct {
+	fields Fields // in what it differs from CLEAN's
+	carry  bool   // it can be the one inode of the group
 }
 
 func (w *walker) resolveGroups() error {
@@ -81,8 +87,12 @@ func (w *walker) resolveNames(key groupKey, g *group) (*resolvedGroup, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &resolvedGroup{key: key, clean: clean, group: g}
-	for _, ref := range clean.refs {
+	refs, err := w.clean.refs(key.clean)
+	if err != nil {
+		return nil, err
+	}
+	r := &resolvedGroup{key: key, clean: clean, group: g, looks: map[uint64]look{}}
+	for _, ref := range refs {
 		dir, err := w.clean.path(ref.Parent)
 		if err != nil {
 			return nil, err
@@ -196,18 +206,12 @@ func (w *walker) resolveGroup(g *resolvedGroup, taken map[liveInode]bool) error 
 			fields[i] = FieldType
 			continue
 		}
-		var err error
-		if fields[i], err = w.compareWhole(n.path, n.liveDir.tree, n.inode, g.clean); err != nil {
-			return w.wrap(n.at, err)
-		}
-		if carrier >= 0 || taken[liveInode{g.key.subvolume, n.inode.number}] {
-			continue
-		}
-		ok, err := w.canCarry(g, n, fields[i])
+		l, err := w.look(g, n, carrier < 0 && !taken[liveInode{g.key.subvolume, n.inode.number}])
 		if err != nil {
 			return w.wrap(n.at, err)
 		}
-		if ok {
+		fields[i] = l.fields
+		if carrier < 0 && l.carry {
 			carrier = i
 		}
 	}
@@ -232,6 +236,23 @@ func (w *walker) resolveGroup(g *resolvedGroup, taken map[liveInode]bool) error 
 		}
 	}
 	return nil
+}
+
+// look looks at the live inode of a name, free to carry the group or not.
+func (w *walker) look(g *resolvedGroup, n name, free bool) (look, error) {
+	l, known := g.looks[n.inode.number]
+	if known {
+		return l, nil
+	}
+	var err error
+	if l.fields, err = w.compareWhole(n.path, n.liveDir.tree, n.inode, g.clean); err != nil {
+		return l, err
+	}
+	if free {
+		l.carry, err = w.canCarry(g, n, l.fields)
+	}
+	g.looks[n.inode.number] = l
+	return l, err
 }
 
 // addName makes a name anew, or as a link to another.
@@ -271,18 +292,26 @@ func (w *walker) canCarry(g *resolvedGroup, n name, fields Fields) (bool, error)
 	if branch := w.plan.branchOf(n.path); branch != nil {
 		prefix = branch.Path
 	}
-	shared := false
-	for _, ref := range n.inode.refs {
-		dir, err := n.liveDir.path(ref.Parent)
-		if err != nil {
-			return false, err
+	refs, err := n.liveDir.refs(n.inode.number)
+	if err != nil {
+		return false, err
+	}
+	shared, alone := false, g.shareInode(n.inode.number)
+	dirs := map[uint64]string{} // most names lie in few directories
+	for _, ref := range refs {
+		dir, known := dirs[ref.Parent]
+		if !known {
+			if dir, err = n.liveDir.path(ref.Parent); err != nil {
+				return false, err
+			}
+			dirs[ref.Parent] = dir
 		}
 		path := prefix + dir + "/" + ref.Name
 		if !stateAt(w.matcher, path).Kept() {
 			continue
 		}
 		linked, err := w.cleanNames(path, g.key.clean)
-		if err != nil || !linked || fields != 0 || !g.shareInode(n.inode.number) {
+		if err != nil || !linked || fields != 0 || !alone {
 			return false, err
 		}
 		shared = true

@@ -136,10 +136,14 @@ func TestRefuseWhatIsNoVolume(t *testing.T) {
 
 func TestRefuseRules(t *testing.T) {
 	runRefusals(t, []refusal{
-		{name: "nothing kept", spoil: func(b *box) { b.spec("@home").Keep = nil },
-			cure: func(b *box) { b.spec("@home").KeepNothing = true }, want: []string{"keep nothing", `"keepNothing": true`}},
-		{name: "invalid", spoil: func(b *box) { b.spec("@home").Keep = []string{"/a/../b"} },
-			cure: func(b *box) { b.spec("@home").Keep = []string{"/b"} }, want: []string{"/a/../b"}},
+		{
+			name: "nothing kept", spoil: func(b *box) { b.spec("@home").Keep = nil },
+			cure: func(b *box) { b.spec("@home").KeepNothing = true }, want: []string{"keep nothing", `"keepNothing": true`},
+		},
+		{
+			name: "invalid", spoil: func(b *box) { b.spec("@home").Keep = []string{"/a/../b"} },
+			cure: func(b *box) { b.spec("@home").Keep = []string{"/b"} }, want: []string{"/a/../b"},
+		},
 	})
 }
 

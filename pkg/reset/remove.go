@@ -3,121 +3,133 @@ package reset
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"nixos-go/pkg/btrfs"
 )
 
-// removeTree deletes a name in an open directory and all below it, of any depth,
-// with flags that forbid it lifted; an inode that has other names gets its flags
-// back. It follows no symlink, and stops between two deletions when the context
-// ends.
+// removeTree deletes a name in an open directory and all below it, with flags that
+// forbid it lifted; an inode that has other names gets its flags back. It follows no
+// symlink, and stops between two deletions when the context ends.
+//
+// Users decide how deep a tree is and how long its names are. What lies deeper than
+// a few levels is moved up before it is deleted, so that neither paths nor open files
+// nor the work for one directory grow with the depth.
 func removeTree(ctx context.Context, dir *os.File, name string) error {
-	return remover{ctx: ctx}.removeTree(dir, name)
+	return removeCounted(ctx, dir, name, func() {})
 }
 
-// remover deletes whole trees.
+// removeCounted is removeTree, and calls a function after each name that was deleted.
+func removeCounted(ctx context.Context, dir *os.File, name string, deleted func()) error {
+	top, err := openDir(dir, name)
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return counted(removeName(dir, name, 0), deleted)
+	}
+	if err != nil {
+		return err
+	}
+	defer top.Close()
+	r := &remover{ctx: ctx, top: top, deleted: deleted}
+	if err := r.empty(top, 0); err != nil {
+		return err
+	}
+	return counted(removeName(dir, name, unix.AT_REMOVEDIR), deleted)
+}
+
+// counted passes an error on, and counts where there is none.
+func counted(err error, deleted func()) error {
+	if err == nil {
+		deleted()
+	}
+	return err
+}
+
+// remover empties a directory.
 type remover struct {
 	ctx     context.Context
-	deleted func() // called after each name, if set
+	top     *os.File
+	deleted func()
 }
 
-func (r remover) removeTree(dir *os.File, name string) error {
-	list := []string{name}
-	for i := 0; i < len(list); i++ {
-		dirs, err := r.removeEntries(dir, list[i])
-		if err != nil {
-			return err
-		}
-		for _, d := range dirs {
-			list = append(list, list[i]+"/"+d)
-		}
+const (
+	removeLevels = 32   // of directories that are open at a time
+	removeBatch  = 1024 // names that are in memory at a time, of each of them
+)
+
+// empty deletes all that is in a directory. What was moved up into it meanwhile, it
+// finds by looking again.
+func (r *remover) empty(dir *os.File, level int) error {
+	if err := liftFlags(dir); err != nil {
+		return err
 	}
-	for _, path := range slices.Backward(list) {
-		if err := r.ctx.Err(); err != nil {
+	for found := true; found; {
+		if _, err := dir.Seek(0, io.SeekStart); err != nil {
 			return err
 		}
-		if err := removeEmptyDir(dir, path); err != nil {
-			return err
+		found = false
+		for {
+			names, err := dir.Readdirnames(removeBatch)
+			if len(names) == 0 && errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			found = true
+			for _, name := range names {
+				if err := r.remove(dir, name, level); err != nil {
+					return err
+				}
+			}
 		}
-		r.count()
 	}
 	return nil
 }
 
-func (r remover) count() {
-	if r.deleted != nil {
-		r.deleted()
+// remove deletes one entry of a directory.
+func (r *remover) remove(dir *os.File, name string, level int) error {
+	if err := r.ctx.Err(); err != nil {
+		return err
 	}
+	err := removeName(dir, name, 0)
+	if !errors.Is(err, unix.EISDIR) {
+		return counted(err, r.deleted)
+	}
+	err = removeName(dir, name, unix.AT_REMOVEDIR)
+	if !errors.Is(err, unix.ENOTEMPTY) {
+		return counted(err, r.deleted)
+	}
+	sub, err := openDir(dir, name)
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	if level >= removeLevels {
+		err := r.moveUp(dir, name, sub)
+		if !errors.Is(err, unix.EXDEV) { // out of another subvolume nothing moves
+			return err
+		}
+	}
+	if err := r.empty(sub, level+1); err != nil {
+		return err
+	}
+	return counted(removeName(dir, name, unix.AT_REMOVEDIR), r.deleted)
 }
 
-// countNames counts the names that removeTree would delete, the first one included.
-func countNames(ctx context.Context, dir *os.File, name string) (int64, error) {
-	count := int64(1)
-	for list := []string{name}; len(list) > 0; {
-		if err := ctx.Err(); err != nil {
-			return count, err
-		}
-		path := list[len(list)-1]
-		list = list[:len(list)-1]
-		f, err := openDir(dir, path)
-		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-			continue
-		}
-		if err != nil {
-			return count, err
-		}
-		entries, err := f.ReadDir(-1)
-		f.Close()
-		if err != nil {
-			return count, err
-		}
-		count += int64(len(entries))
-		for _, e := range entries {
-			if e.IsDir() {
-				list = append(list, path+"/"+e.Name())
-			}
-		}
-	}
-	return count, nil
-}
-
-// removeEntries deletes what lies in a directory but for the directories, which it
-// names. A path that is no directory is deleted itself, by removeEmptyDir.
-func (r remover) removeEntries(base *os.File, path string) (dirs []string, err error) {
-	dir, err := openDir(base, path)
-	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-		return nil, nil
-	}
+// moveUp moves a directory to the top, where its turn comes.
+func (r *remover) moveUp(dir *os.File, name string, sub *os.File) error {
+	to, err := temporaryName()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer dir.Close()
-	if err := liftFlags(dir); err != nil {
-		return nil, err
+	if err := liftFlags(sub); err != nil {
+		return err
 	}
-	entries, err := dir.ReadDir(-1)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		if err := r.ctx.Err(); err != nil {
-			return nil, err
-		}
-		err := removeName(dir, e.Name(), 0)
-		switch {
-		case errors.Is(err, unix.EISDIR):
-			dirs = append(dirs, e.Name())
-		case err != nil:
-			return nil, err
-		default:
-			r.count()
-		}
-	}
-	return dirs, nil
+	err = unix.Renameat2(int(dir.Fd()), name, int(r.top.Fd()), to, unix.RENAME_NOREPLACE)
+	return pathError("move up", name, err)
 }
 
 // liftFlags clears the flags that forbid changes in a directory; on the stub of a
@@ -133,26 +145,6 @@ func liftFlags(dir *os.File) error {
 func ignoreNotSupported(err error) error {
 	if errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil
-	}
-	return err
-}
-
-func removeEmptyDir(base *os.File, path string) error {
-	parent, name := ".", path
-	for i := len(path) - 1; i >= 0; i-- {
-		if path[i] == '/' {
-			parent, name = path[:i], path[i+1:]
-			break
-		}
-	}
-	dir, err := openDir(base, parent)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	err = removeName(dir, name, unix.AT_REMOVEDIR)
-	if errors.Is(err, unix.ENOTDIR) {
-		return removeName(dir, name, 0)
 	}
 	return err
 }

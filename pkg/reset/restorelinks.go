@@ -87,13 +87,19 @@ func (p *restorePlanner) linkGroup(key restoreKey, g *restoreGroup) error {
 
 // carrier finds the inode of live that the names of a group can share.
 func (p *restorePlanner) carrier(key restoreKey, g *restoreGroup) (*restoreName, error) {
+	tried := map[uint64]bool{} // an inode can have very many names
 	for i := range g.names {
 		n := &g.names[i]
-		if n.live == nil {
+		if n.live == nil || tried[n.live.number] {
 			continue
 		}
+		tried[n.live.number] = true
+		refs, err := n.at.liveDir.refs(n.live.number)
+		if err != nil {
+			return nil, err
+		}
 		ok := true
-		for _, ref := range n.live.refs {
+		for _, ref := range refs {
 			dir, err := n.at.liveDir.path(ref.Parent)
 			if err != nil {
 				return nil, err

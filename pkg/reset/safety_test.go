@@ -34,9 +34,9 @@ func boxVolumes() []PlanFileVolume {
 	}
 }
 
-func newBox(t testing.TB, options ...testx.Option) *box {
-	t.Helper()
-	b := bareBox(t, options...)
+func newBox(tb testing.TB, options ...testx.Option) *box {
+	tb.Helper()
+	b := bareBox(tb, options...)
 	b.sh("@root", `mkdir -p etc/ssh var/log usr; echo host > etc/hostname; echo clean > usr/bin`)
 	b.sh("@home", `mkdir -p alice; echo rc > alice/.bashrc; chown -R 1000:1000 alice`)
 	b.takeClean()
@@ -47,12 +47,12 @@ func newBox(t testing.TB, options ...testx.Option) *box {
 }
 
 // bareBox has empty volumes, and no CLEAN.
-func bareBox(t testing.TB, options ...testx.Option) *box {
-	t.Helper()
-	hangs(t)
-	fs := testx.NewFilesystem(t, 256<<20, options...)
+func bareBox(tb testing.TB, options ...testx.Option) *box {
+	tb.Helper()
+	hangs(tb)
+	fs := testx.NewFilesystem(tb, 256<<20, options...)
 	fs.Remount("noatime")
-	b := &box{newMachine(t, fs.Mount, boxVolumes()...), fs}
+	b := &box{newMachine(tb, fs.Mount, boxVolumes()...), fs}
 	b.create("@other")
 	b.sh("@other", `echo other > file; mkfifo fifo; ln file link`)
 	b.sh("", `mkdir canary; echo canary > canary/file; ln -s file canary/link`)
@@ -70,10 +70,10 @@ func (b *box) work(word string) {
 
 // hangs ends the whole program where a test takes minutes: what a hostile name
 // blocks, nothing else would end.
-func hangs(t testing.TB) {
-	t.Helper()
-	watchdog := time.AfterFunc(5*time.Minute, func() { panic(t.Name() + " hangs") })
-	t.Cleanup(func() { watchdog.Stop() })
+func hangs(tb testing.TB) {
+	tb.Helper()
+	watchdog := time.AfterFunc(5*time.Minute, func() { panic(tb.Name() + " hangs") })
+	tb.Cleanup(func() { watchdog.Stop() })
 }
 
 // everything is all that the disk holds, each subvolume with its UUID.
@@ -218,11 +218,11 @@ func (m *machine) unmount(point string) {
 }
 
 // command runs a program that must succeed, and gives its output.
-func command(t testing.TB, name string, args ...string) string {
-	t.Helper()
+func command(tb testing.TB, name string, args ...string) string {
+	tb.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+		tb.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
 	return string(out)
 }

@@ -255,14 +255,16 @@ func BenchmarkReset(b *testing.B) {
 		warm := d.rounds(rounds, false)
 		cold := d.rounds(rounds, true)
 		fmt.Printf("\n| %v | floor ms | reset ms | ratio |\n|---|---|---|---|\n", typical)
-		for name, r := range map[string]round{"warm": warm, "cold": cold} {
-			fmt.Printf("| reset, %s | %.1f | %.1f | %.1f |\n", name, ms(r.floor), ms(r.reset), ms(r.reset)/ms(r.floor))
+		for i, r := range []round{warm, cold} {
+			fmt.Printf("| reset, %s | %.1f | %.1f | %.1f |\n", []string{"warm", "cold"}[i], ms(r.floor), ms(r.reset), ms(r.reset)/ms(r.floor))
 		}
 		b.ReportMetric(ms(warm.reset)/ms(warm.floor), "warm/floor")
 		b.ReportMetric(ms(cold.reset)/ms(cold.floor), "cold/floor")
-		for name, script := range map[string]string{"snapshot CLEAN, cp kept": fromClean, "snapshot live, rm and cp": fromLive} {
-			took := d.shell(script)
-			fmt.Printf("| shell: %s, cold | %.1f | %.1f | %.1f |\n", name, ms(cold.floor), ms(took), ms(took)/ms(cold.floor))
+		for _, shell := range []struct{ name, script string }{
+			{"snapshot CLEAN, cp kept", fromClean}, {"snapshot live, rm and cp", fromLive},
+		} {
+			took := d.shell(shell.script)
+			fmt.Printf("| shell: %s, cold | %.1f | %.1f | %.1f |\n", shell.name, ms(cold.floor), ms(took), ms(took)/ms(cold.floor))
 		}
 		fmt.Printf("\n| phase, cold | ms |\n|---|---|\n")
 		for _, name := range []string{"settle", "check", "plan", "snapshot", "apply", "sync", "exchange", "conclude"} {

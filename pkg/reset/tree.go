@@ -111,13 +111,13 @@ func (t *tree) find(dir uint64, name string) (*entry, error) {
 	return found, err
 }
 
-// inode is all that section 4 of the design calls "exactly", but for content.
+// inode is all that section 4 of the design calls "exactly", but for content and
+// names.
 type inode struct {
 	btrfs.InodeItem
 
 	number uint64
 	xattrs []btrfs.DirItem // sorted by name
-	refs   []btrfs.InodeRef
 	// stub marks the stand-in of a nested subvolume in CLEAN, which counts as an
 	// empty directory, 0755 root, whose time nobody knows.
 	stub bool
@@ -128,6 +128,10 @@ func (n *inode) isDir() bool  { return n.kind() == unix.S_IFDIR }
 
 var errNoInode = errors.New("no such inode")
 
+// fewLinks is how many names of an inode a search for something else passes by. An
+// inode can have 65,535, and each of them may lead here.
+const fewLinks = 16
+
 // read reads one inode.
 func (t *tree) read(number uint64) (*inode, error) {
 	if n := t.fetched[number]; n != nil {
@@ -135,16 +139,27 @@ func (t *tree) read(number uint64) (*inode, error) {
 		return n, nil
 	}
 	n := &inode{number: number}
-	found := false
+	found, many := false, false
 	key := btrfs.SearchKey{
 		Tree: t.id,
 		Min:  btrfs.Key{ObjectID: number, Type: btrfs.InodeItemKey},
 		Max:  btrfs.Key{ObjectID: number, Type: btrfs.XattrItemKey, Offset: ^uint64(0)},
 	}
 	err := t.lookup.Search(key, func(it btrfs.Item) error {
-		found = found || it.Type == btrfs.InodeItemKey
-		return n.add(it)
+		err := n.add(it)
+		if err != nil || it.Type != btrfs.InodeItemKey {
+			return err
+		}
+		found, many = true, n.Links > fewLinks
+		if many {
+			return btrfs.ErrStop
+		}
+		return nil
 	})
+	if err == nil && many {
+		key.Min = btrfs.Key{ObjectID: number, Type: btrfs.XattrItemKey}
+		err = t.lookup.Search(key, n.add)
+	}
 	if err == nil && !found {
 		err = errNoInode
 	}
@@ -160,10 +175,6 @@ func (n *inode) add(it btrfs.Item) (err error) {
 	switch it.Type {
 	case btrfs.InodeItemKey:
 		n.InodeItem, err = btrfs.DecodeInodeItem(it.Data)
-	case btrfs.InodeRefKey, btrfs.InodeExtrefKey:
-		var refs []btrfs.InodeRef
-		refs, err = btrfs.DecodeInodeRefs(it.Key, it.Data)
-		n.refs = append(n.refs, refs...)
 	case btrfs.XattrItemKey:
 		var attrs []btrfs.DirItem
 		attrs, err = btrfs.DecodeDirItems(slices.Clone(it.Data))
@@ -193,6 +204,7 @@ func (t *tree) fetch(numbers []uint64) error {
 		clear(t.fetched)
 	}
 	slices.Sort(numbers)
+	numbers = slices.Compact(numbers)
 	for len(numbers) > 0 {
 		run := 1
 		for run < len(numbers) && run < fetchMost && numbers[run]-numbers[run-1] <= fetchGap {

@@ -138,7 +138,7 @@ func TestManyDisks(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range devices {
 		all.Go(func() {
-			d, err := newLoopDevice(filepath.Join(folder, string(rune('a'+i))), 1<<20)
+			d, err := AttachLoop(filepath.Join(folder, string(rune('a'+i))), 1<<20)
 			if err != nil {
 				t.Error(err)
 

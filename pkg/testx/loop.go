@@ -39,7 +39,7 @@ func NewLoopDevice(tb testing.TB, image string, size int64) *LoopDevice {
 	tb.Helper()
 	NeedRoot(tb)
 
-	device, err := newLoopDevice(image, size)
+	device, err := AttachLoop(image, size)
 	if errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) {
 		Unavailable(tb, "no loop device to be had: "+err.Error())
 	}
@@ -71,7 +71,9 @@ func (d *LoopDevice) Detach() error {
 
 func (d *LoopDevice) detached() bool { return d.file == nil }
 
-func newLoopDevice(image string, size int64) (*LoopDevice, error) {
+// AttachLoop is NewLoopDevice for a program that is no test: the caller detaches the
+// device.
+func AttachLoop(image string, size int64) (*LoopDevice, error) {
 	backing, err := os.OpenFile(image, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -162,12 +164,15 @@ func (d *LoopDevice) forget() error {
 
 	copy(args[8:], d.Path)
 
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), iocForgetDevice, uintptr(unsafe.Pointer(&args))) //nolint:gosec // an ioctl takes a pointer
-	if errno != 0 && errno != unix.ENOENT {
-		return &os.PathError{Op: "BTRFS_IOC_FORGET_DEV", Path: d.Path, Err: errno}
-	}
+	// Busy: the kernel is still at the unmount that came before.
+	return retry(isBusy, func() error {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), iocForgetDevice, uintptr(unsafe.Pointer(&args)))
+		if errno != 0 && errno != unix.ENOENT {
+			return &os.PathError{Op: "BTRFS_IOC_FORGET_DEV", Path: d.Path, Err: errno}
+		}
 
-	return nil
+		return nil
+	})
 }
 
 // retry calls f until it succeeds, fails in a way that is not passing, or ten

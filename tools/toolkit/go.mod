@@ -13,13 +13,21 @@ require (
 )
 
 require (
+	github.com/foxboron/go-uefi v0.0.0-20251010190908-d29549a44f29 // indirect
+	github.com/google/go-tpm v0.9.8 // indirect
+	github.com/pkg/errors v0.9.1 // indirect
+	github.com/spf13/afero v1.9.3 // indirect
+	golang.org/x/crypto v0.59.0 // indirect
+)
+
+require (
 	github.com/AlecAivazis/survey/v2 v2.3.7 // indirect
 	github.com/cpuguy83/go-md2man/v2 v2.0.7 // indirect
 	github.com/creack/pty v1.1.24 // indirect
 	github.com/go-crypt/x v0.4.16 // indirect
 	github.com/kballard/go-shellquote v0.0.0-20180428030007-95032a82bc51 // indirect
 	github.com/mattn/go-colorable v0.1.2 // indirect
-	github.com/mattn/go-isatty v0.0.8 // indirect
+	github.com/mattn/go-isatty v0.0.20 // indirect
 	github.com/mgutz/ansi v0.0.0-20170206155736-9520e82c474b // indirect
 	github.com/rogpeppe/go-internal v1.16.0 // indirect
 	github.com/russross/blackfriday/v2 v2.1.0 // indirect
@@ -28,6 +36,10 @@ require (
 	golang.org/x/term v0.48.0 // indirect
 	golang.org/x/text v0.44.0 // indirect
 	golang.org/x/tools v0.52.0 // indirect
+	nixos-go/tools/change_password v0.0.0
+	nixos-go/tools/gpu_vfio v0.0.0
+	nixos-go/tools/secure_boot v0.0.0
+	nixos-go/tools/tpm2 v0.0.0
 )
 
 replace nixos-go => ../..
@@ -39,3 +51,11 @@ replace nixos-go/tools/fix_permissions => ../fix_permissions
 replace nixos-go/tools/update => ../update
 
 replace nixos-go/tools/install => ../install
+
+replace nixos-go/tools/change_password => ../change_password
+
+replace nixos-go/tools/gpu_vfio => ../gpu_vfio
+
+replace nixos-go/tools/secure_boot => ../secure_boot
+
+replace nixos-go/tools/tpm2 => ../tpm2

@@ -15,10 +15,14 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"nixos-go/pkg/clikit"
+	changepassword "nixos-go/tools/change_password"
 	"nixos-go/tools/eval"
 	fixpermissions "nixos-go/tools/fix_permissions"
+	gpuvfio "nixos-go/tools/gpu_vfio"
 	"nixos-go/tools/install"
+	secureboottool "nixos-go/tools/secure_boot"
 	"nixos-go/tools/toolkit/docs"
+	tpm2tool "nixos-go/tools/tpm2"
 	"nixos-go/tools/update"
 )
 
@@ -30,9 +34,13 @@ type tool struct {
 
 func tools() []tool {
 	return []tool{
+		{"gpu-vfio", gpuvfio.App},
+		{"nixos-change-password", changepassword.App},
 		{"nixos-eval", eval.App},
 		{"nixos-fix-permissions", fixpermissions.App},
 		{"nixos-install-go", install.App},
+		{"nixos-secure-boot", secureboottool.App},
+		{"nixos-tpm2", tpm2tool.App},
 		{"nixos-update", update.App},
 	}
 }

@@ -24,7 +24,7 @@ const (
 func Commit(top *os.File) error {
 	var label [labelSize]byte
 	for _, number := range []uintptr{iocLabelRead, iocLabelWrite} {
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, top.Fd(), number, uintptr(unsafe.Pointer(&label))) //nolint:gosec // an ioctl takes a pointer
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, top.Fd(), number, uintptr(unsafe.Pointer(&label)))
 		if errno != 0 {
 			return &os.PathError{Op: "commit", Path: top.Name(), Err: errno}
 		}

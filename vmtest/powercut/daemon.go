@@ -33,19 +33,28 @@ const daemonGrace = 10 * time.Second
 // daemon is a running qemu-storage-daemon that serves an image as a FUSE file
 // and logs what is written to it.
 type daemon struct {
-	served string // the FUSE file
-	cmd    *exec.Cmd
-	stderr bytes.Buffer
-	ended  chan struct{} // closed when the process has ended
-	err    error         // how it ended; to be read after that
+	served  string // the FUSE file
+	cmd     *exec.Cmd
+	monitor io.WriteCloser // commands of the QEMU Machine Protocol
+	stderr  bytes.Buffer
+	ended   chan struct{} // closed when the process has ended
+	err     error         // how it ended; to be read after that
+}
+
+func findDaemon() (string, error) {
+	program, err := exec.LookPath(daemonProgram)
+	if err != nil {
+		return "", fmt.Errorf("%w (Debian: package qemu-system-common; NixOS: qemu)", err)
+	}
+	return program, nil
 }
 
 // startDaemon serves image as the file served, which must not exist yet, and
 // returns when it is there.
 func startDaemon(ctx context.Context, image, log, served string) (*daemon, error) {
-	program, err := exec.LookPath(daemonProgram)
+	program, err := findDaemon()
 	if err != nil {
-		return nil, fmt.Errorf("%w (Debian: package qemu-system-common; NixOS: qemu)", err)
+		return nil, err
 	}
 	// The daemon leaves the superblock alone until there is an entry.
 	if err := os.WriteFile(log, writelog.Empty(logSectorSize), 0o600); err != nil {
@@ -68,8 +77,7 @@ func startDaemon(ctx context.Context, image, log, served string) (*daemon, error
 		// comes when the export is there.
 		"--chardev", "stdio,id=monitor", "--monitor", "chardev=monitor")
 	d.cmd.Stderr = &d.stderr
-	stdin, err := d.cmd.StdinPipe() // kept open: the monitor reads it
-	if err != nil {
+	if d.monitor, err = d.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
 	stdout, err := d.cmd.StdoutPipe()
@@ -80,7 +88,7 @@ func startDaemon(ctx context.Context, image, log, served string) (*daemon, error
 	// disk does not vanish below a mounted file system.
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	started := make(chan error)
-	go d.run(started, stdin)
+	go d.run(started)
 	if err := <-started; err != nil {
 		return nil, err
 	}
@@ -95,7 +103,7 @@ func escape(name string) string { return strings.ReplaceAll(name, ",", ",,") }
 
 // run starts the daemon and waits for its end, all on one thread: the signal at
 // the parent's death comes at the death of the thread that forked.
-func (d *daemon) run(started chan<- error, stdin io.Closer) {
+func (d *daemon) run(started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	err := d.cmd.Start()
@@ -103,9 +111,7 @@ func (d *daemon) run(started chan<- error, stdin io.Closer) {
 	if err != nil {
 		return
 	}
-	err = d.cmd.Wait()
-	_ = stdin.Close()
-	d.err = err
+	d.err = d.cmd.Wait()
 	close(d.ended)
 }
 
@@ -122,6 +128,7 @@ func (d *daemon) waitReady(ctx context.Context, stdout io.Reader) error {
 			err = errors.New("its monitor greets in an unknown way")
 		}
 		greeting <- err
+		_, _ = io.Copy(io.Discard, stdout) // answers and events, until it ends
 	}()
 	select {
 	case err := <-greeting:
@@ -144,9 +151,9 @@ func (d *daemon) waitReady(ctx context.Context, stdout io.Reader) error {
 // stop ends the daemon and takes its file away. The log is complete then.
 func (d *daemon) stop() error {
 	forced := false
-	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("end %s: %w", daemonProgram, err)
-	}
+	// Not a signal: one that comes just before the daemon goes to sleep does not
+	// wake it. That this cannot be written shows in the end that does not come.
+	_, _ = io.WriteString(d.monitor, `{"execute": "qmp_capabilities"} {"execute": "quit"}`+"\n")
 	select {
 	case <-d.ended:
 	case <-time.After(daemonGrace):

@@ -1,8 +1,6 @@
 package powercut
 
 import (
-	"os"
-	"os/exec"
 	"testing"
 
 	"nixos-go/pkg/testx"
@@ -12,10 +10,7 @@ import (
 func needRecorder(t *testing.T) {
 	t.Helper()
 	testx.NeedBtrfs(t)
-	if _, err := os.Stat("/dev/fuse"); err != nil {
-		testx.Unavailable(t, "no FUSE: "+err.Error())
-	}
-	if _, err := exec.LookPath(daemonProgram); err != nil {
-		testx.Unavailable(t, err.Error()+" (Debian: qemu-system-common)")
+	if err := CanRecord(); err != nil {
+		testx.Unavailable(t, err.Error())
 	}
 }

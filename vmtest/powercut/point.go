@@ -171,11 +171,12 @@ type Selection struct {
 	Subsets int    // so many subsets between any two flushes
 	Sample  int    // if not 0: of all these writes, and of all these subsets, so many
 	Firsts  int    // if not 0: of the flushes, so many are cut twice
+	Dense   int    // if not 0: of the flushes of a dense scenario, so many
 	Seed    uint64 // of the subsets and of the sample
 }
 
 // Select lists the points of a log, in the order of their entries.
-func (s Selection) Select(log *writelog.Log) []Point {
+func (s Selection) Select(log *writelog.Log, dense bool) []Point {
 	var flushes, writes, subsets []Point
 	first := 0 // of the interval between two flushes
 	for i, e := range log.Entries {
@@ -190,6 +191,9 @@ func (s Selection) Select(log *writelog.Log) []Point {
 			subsets = append(subsets, s.subsets(log.Entries, first, i)...)
 			first = i + 1
 		}
+	}
+	if dense {
+		flushes = s.sampleOf(flushes, s.Dense)
 	}
 	points := slices.Concat(flushes, s.sampleOf(writes, s.Sample), s.sampleOf(subsets, s.Sample))
 	slices.SortStableFunc(points, func(a, b Point) int { return a.Entry - b.Entry })

@@ -198,23 +198,37 @@ func TestSelect(t *testing.T) {
 	log := &writelog.Log{Entries: []writelog.Entry{
 		w(0, 4096), w(4096, 4096), bareFlush, flagged(w(0, 4096), writelog.FUA), flagged(w(0, 4096), writelog.Discard),
 	}}
-	got := names(Selection{Flushes: true, Writes: true}.Select(log))
+	got := names(Selection{Flushes: true, Writes: true}.Select(log, false))
 	want := []string{"start", "write:0", "write:1", "flush:2", "flush:3", "write:3", "write:4"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Select(all) (-want +got)\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"start"}, names(Selection{}.Select(log))); diff != "" {
+	if diff := cmp.Diff([]string{"start"}, names(Selection{}.Select(log, false))); diff != "" {
 		t.Errorf("Select(nothing) (-want +got)\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"start"}, names(Selection{Flushes: true, Writes: true, Subsets: 5}.Select(&writelog.Log{}))); diff != "" {
+	if diff := cmp.Diff([]string{"start"}, names(Selection{Flushes: true, Writes: true, Subsets: 5}.Select(&writelog.Log{}, false))); diff != "" {
 		t.Errorf("Select(empty log) (-want +got)\n%s", diff)
+	}
+}
+
+func TestSelectDense(t *testing.T) {
+	log := &writelog.Log{}
+	for range 20 {
+		log.Entries = append(log.Entries, w(0, 4096), bareFlush)
+	}
+	s := Selection{Flushes: true, Dense: 5}
+	if got := s.Select(log, true); len(got) != 1+5 {
+		t.Errorf("Select(dense) = %v, want 5 flushes", names(got))
+	}
+	if got := s.Select(log, false); len(got) != 1+20 {
+		t.Errorf("Select(not dense) = %v, want 20 flushes", names(got))
 	}
 }
 
 func TestSelectSubsets(t *testing.T) {
 	log := &writelog.Log{Entries: []writelog.Entry{w(0, 4096), bareFlush, w(0, 4096), w(4096, 4096), w(8192, 4096)}}
 	s := Selection{Subsets: 4, Seed: 7}
-	points := s.Select(log)
+	points := s.Select(log, false)
 	seen := map[string]int{}
 	perInterval := map[int]int{}
 	for _, p := range points[1:] {
@@ -234,11 +248,11 @@ func TestSelectSubsets(t *testing.T) {
 	if perInterval[0] != 1 || perInterval[4] != 4 {
 		t.Errorf("Select: %v subsets by interval, want 1 and 4", perInterval)
 	}
-	if diff := cmp.Diff(names(points), names(s.Select(log))); diff != "" {
+	if diff := cmp.Diff(names(points), names(s.Select(log, false))); diff != "" {
 		t.Errorf("Select twice (-first +second)\n%s", diff)
 	}
 	s.Sample = 2
-	if got := s.Select(log); len(got) != 3 {
+	if got := s.Select(log, false); len(got) != 3 {
 		t.Errorf("Select(sample of 2) = %v, want 2 and the start", names(got))
 	}
 }

@@ -56,6 +56,15 @@ func Record(ctx context.Context, dir, base string, program func(ctx context.Cont
 	return program(ctx, loop.path())
 }
 
+// CanRecord says what this machine lacks for recording a disk.
+func CanRecord() error {
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		return fmt.Errorf("no FUSE: %w", err)
+	}
+	_, err := findDaemon()
+	return err
+}
+
 // unmountAll takes away what is still mounted from a device, and reports it.
 func unmountAll(device string) error {
 	mounts, err := os.Open("/proc/self/mountinfo")

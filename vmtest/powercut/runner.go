@@ -55,7 +55,7 @@ func (r *Runner) cut(ctx context.Context, s *Scenario) (_ *Result, err error) {
 	}
 	defer func() { err = errors.Join(err, session.close()) }()
 	result.Log = session.recording.Log.Count()
-	points := r.Select.Select(session.recording.Log)
+	points := r.Select.Select(session.recording.Log, s.Dense)
 	if err := session.tryAll(ctx, points, result.Points, result); err != nil {
 		return nil, err
 	}
@@ -357,7 +357,9 @@ func (s *session) check(ctx context.Context, image *os.File, p Point) (Phase, er
 
 // checkDisk checks the file system of an image, mounts it, and asks the checker.
 func (s *session) checkDisk(ctx context.Context, image *os.File, phase Phase) error {
-	if _, err := s.runner.Run.Run(ctx, run.New("btrfs", "check", "--readonly", "--check-data-csum", image.Name())); err != nil {
+	// --force: else it looks at every mounted device of the machine, to see whether this
+	// image is one, and fails where one of them goes meanwhile.
+	if _, err := s.runner.Run.Run(ctx, run.New("btrfs", "check", "--readonly", "--check-data-csum", "--force", image.Name())); err != nil {
 		return err
 	}
 	return withImage(ctx, image.Name(), func(mount string) error {
@@ -413,7 +415,7 @@ func (s *session) cutAgainAfter(ctx context.Context, p Point, result *Result) (e
 	}
 	failed := len(result.Failures)
 	second := &session{runner: s.runner, scenario: s.scenario, recording: recording, checker: s.checker}
-	err = second.tryAll(ctx, s.runner.Select.Select(recording.Log), result.Twice, result)
+	err = second.tryAll(ctx, s.runner.Select.Select(recording.Log, s.scenario.Dense), result.Twice, result)
 	err = errors.Join(err, second.close())
 	if err == nil && len(result.Failures) == failed {
 		err = os.RemoveAll(dir)

@@ -30,6 +30,10 @@ type Scenario struct {
 	// Checker makes the checker of one recording.
 	Checker func() Checker
 
+	// Dense says that there are many flushes, one after each small change, so that
+	// a sample of them has to do where all is too much.
+	Dense bool
+
 	// CutTwice cuts the power again during Again, after a cut at a flush of Run.
 	CutTwice bool
 }

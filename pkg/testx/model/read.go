@@ -211,14 +211,24 @@ func readlink(fd int) (string, error) {
 }
 
 func xattrs(fd int) (map[string]string, error) {
-	list := make([]byte, 64<<10) // XATTR_LIST_MAX
+	all := map[string]string{}
 
-	n, err := unix.Listxattr(procPath(fd), list)
+	// Most have none: large buffers for each of them would be most of the work.
+	n, err := unix.Listxattr(procPath(fd), nil)
 	if err != nil {
 		return nil, fmt.Errorf("listxattr: %w", err)
 	}
 
-	all := map[string]string{}
+	if n == 0 {
+		return all, nil
+	}
+
+	list := make([]byte, 64<<10) // XATTR_LIST_MAX
+
+	if n, err = unix.Listxattr(procPath(fd), list); err != nil {
+		return nil, fmt.Errorf("listxattr: %w", err)
+	}
+
 	value := make([]byte, 64<<10) // XATTR_SIZE_MAX
 
 	for name := range strings.SplitSeq(string(list[:n]), "\x00") {

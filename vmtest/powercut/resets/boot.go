@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -19,82 +18,75 @@ import (
 type program = func(ctx context.Context, device string) error
 
 // boot is one run of initrd-reset, as a boot makes it.
-func (t Tools) boot(p *reset.PlanFile) program {
-	return t.withPlan(p, func(ctx context.Context, args []string) error {
-		_, err := t.Run.Run(ctx, run.New(t.InitrdReset, args...))
+func (t Tools) boot(p *reset.PlanFile) program { return t.quiet(t.initrdReset(p)) }
+
+// cleanup is what runs after the boot.
+func (t Tools) cleanup(p *reset.PlanFile) program { return t.quiet(t.helper(cleanupName, p)) }
+
+// takeClean takes CLEAN of all volumes, as an installer does. One that is there
+// is left alone, so that it can go on after a cut.
+func (t Tools) takeClean(p *reset.PlanFile) program { return t.quiet(t.helper(takeCleanName, p)) }
+
+// A call is a command line that works on a device. It may keep files in a folder.
+type call func(dir, device string) (run.Command, error)
+
+func (t Tools) initrdReset(p *reset.PlanFile) call {
+	return func(dir, device string) (run.Command, error) {
+		plan, err := writePlan(dir, p)
+		return run.New(t.InitrdReset, "--plan", plan, "--device", device, "--mode", string(p.Mode),
+			"--report", filepath.Join(dir, "report", "report.json")), err
+	}
+}
+
+func (t Tools) helper(name string, p *reset.PlanFile) call {
+	return func(dir, device string) (run.Command, error) {
+		plan, err := writePlan(dir, p)
+		return run.New(t.Helper, helperWord, name, plan, device), err
+	}
+}
+
+func writePlan(dir string, p *reset.PlanFile) (string, error) {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Join(dir, "plan.json")
+	return name, os.WriteFile(name, text, 0o600)
+}
+
+// quiet leaves commits to the program itself.
+func (t Tools) quiet(c call) program {
+	return inFolder(c, func(ctx context.Context, _ string, c run.Command) error {
+		_, err := t.Run.Run(ctx, c)
 		return err
 	})
 }
 
-// restlessBoot is a boot during which the kernel commits a transaction after
-// each change that initrd-reset makes. It may do that of its own accord, and then
-// far more states reach the disk than in the few commits of a quiet boot: all
-// that there can be, but for volumes overtaking each other.
-func (t Tools) restlessBoot(p *reset.PlanFile) program {
-	return func(ctx context.Context, device string) error {
+// restlessly makes the kernel commit a transaction after each change that the program
+// makes. It may do that of its own accord, and then far more states reach the disk
+// than in the few commits of a quiet run: all that there can be, but for volumes
+// overtaking each other.
+func restlessly(c call) program {
+	return inFolder(c, func(ctx context.Context, device string, c run.Command) error {
 		return withTop(device, func(top *os.File) error {
-			watched := t.withPlan(p, func(ctx context.Context, args []string) error {
-				return steptrace.Run(ctx, t.InitrdReset, args, steptrace.Changes, func() error { return powercut.Commit(top) })
-			})
-			return watched(ctx, device)
+			return steptrace.Run(ctx, c.Program, c.Args, steptrace.Changes, func() error { return powercut.Commit(top) })
 		})
-	}
+	})
 }
 
-// withPlan gives initrd-reset a folder for its plan and its report, and calls it.
-func (t Tools) withPlan(p *reset.PlanFile, call func(ctx context.Context, args []string) error) program {
+func inFolder(c call, work func(ctx context.Context, device string, c run.Command) error) program {
 	return func(ctx context.Context, device string) (err error) {
-		dir, err := os.MkdirTemp("", "powercut-boot-")
+		dir, err := os.MkdirTemp("", "powercut-run-")
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-		text, err := json.Marshal(p)
+		command, err := c(dir, device)
 		if err != nil {
 			return err
 		}
-		plan := filepath.Join(dir, "plan.json")
-		if err := os.WriteFile(plan, text, 0o600); err != nil {
-			return err
-		}
-		return call(ctx, []string{
-			"--plan", plan, "--device", device, "--mode", string(p.Mode),
-			"--report", filepath.Join(dir, "report", "report.json"),
-		})
+		return work(ctx, device, command)
 	}
-}
-
-// cleanup is what runs after the boot.
-func cleanup(p *reset.PlanFile, trace func(top *os.File) func(reset.Step)) program {
-	return func(ctx context.Context, device string) error {
-		return withTop(device, func(top *os.File) error {
-			return reset.Cleanup(ctx, top, p, reset.CleanupOptions{Trace: trace(top)})
-		})
-	}
-}
-
-// takeClean takes CLEAN of all volumes, as an installer does. One that is there
-// is left alone, so that it can go on after a cut.
-func takeClean(p *reset.PlanFile, trace func(top *os.File) func(reset.Step)) program {
-	return func(_ context.Context, device string) error {
-		return withTop(device, func(top *os.File) error {
-			for _, v := range p.Volumes {
-				err := reset.TakeClean(top, p, v.Name, reset.CleanupOptions{Trace: trace(top)})
-				if err != nil && !errors.Is(err, os.ErrExist) {
-					return fmt.Errorf("volume %s: %w", v.Name, err)
-				}
-			}
-			return nil
-		})
-	}
-}
-
-// quiet leaves commits to the program itself.
-func quiet(*os.File) func(reset.Step) { return nil }
-
-// restless commits before and after each step of the program.
-func restless(top *os.File) func(reset.Step) {
-	return func(reset.Step) { _ = powercut.Commit(top) } // a failure shows in the step that follows
 }
 
 func withTop(device string, f func(top *os.File) error) error {
@@ -120,4 +112,19 @@ func inOrder(programs ...program) program {
 // mounted is a program that works on the mounted disk.
 func mounted(f func(mount string) error) program {
 	return func(_ context.Context, device string) error { return powercut.WithMount(device, f) }
+}
+
+// mayFail accepts that a boot leaves volumes as they were, which is exit status 1 of
+// initrd-reset.
+func mayFail(p program) program {
+	return func(ctx context.Context, device string) error {
+		err := p(ctx, device)
+		if status, exited := run.StatusOf(err); exited && status == 1 {
+			return nil
+		}
+		if exit, traced := errors.AsType[*steptrace.ExitError](err); traced && exit.Status == 1 {
+			return nil
+		}
+		return err
+	}
 }

@@ -17,6 +17,12 @@ import (
 type checker struct {
 	plan   *reset.PlanFile
 	verify func(before, after state) error // what the uninterrupted run has to have done
+	// mayFail says that a run may find no space on the disk and leave volumes as
+	// they were.
+	mayFail bool
+	// inUse says that the live volumes are mounted while the program works, so that
+	// the times of their roots mean nothing until the next boot.
+	inUse bool
 
 	before, done        state
 	recovered, settling []state // what runs without a cut reached
@@ -42,8 +48,13 @@ func (c *checker) Check(_ context.Context, mount string, phase powercut.Phase) e
 		c.before = got
 	case powercut.Done:
 		c.done = got
+		if err := c.verify(c.before, c.done); err != nil {
+			return err
+		}
+		if c.mayFail {
+			c.expectResets()
+		}
 		c.findMoved()
-		return c.verify(c.before, c.done)
 	case powercut.MayRecover:
 		c.recovered = append(c.recovered, got)
 		c.findAnyTime()
@@ -52,10 +63,12 @@ func (c *checker) Check(_ context.Context, mount string, phase powercut.Phase) e
 		c.findAnyTime()
 	case powercut.Crashed:
 		return c.each(func(name string) error { return c.crashed(name, got[name]) })
-	case powercut.Recovered:
-		return c.each(func(name string) error { return c.reached(name, got[name], c.recovered) })
-	case powercut.Settled:
-		return c.each(func(name string) error { return c.reached(name, got[name], c.settling) })
+	case powercut.Recovered, powercut.Settled:
+		if c.inUse {
+			return c.each(func(name string) error { return c.unharmed(name, got[name]) })
+		}
+		states := map[powercut.Phase][]state{powercut.Recovered: c.recovered, powercut.Settled: c.settling}[phase]
+		return c.each(func(name string) error { return c.reached(name, got[name], states) })
 	}
 	return nil
 }
@@ -69,6 +82,20 @@ func (c *checker) each(check func(name string) error) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// expectResets takes the model's new state for that of volumes that a run left as
+// they were: the next may find the space.
+func (c *checker) expectResets() {
+	for _, v := range c.plan.Volumes {
+		before, done := c.before[v.Name], c.done[v.Name]
+		if before[live].uuid == done[live].uuid {
+			expected := done[live]
+			expected.uuid = "any other"
+			expected.tree = model.Expect(before[live].tree, before[c.plan.Clean].tree, v.Keep, v.Exclude)
+			done[live] = expected
+		}
+	}
 }
 
 // findMoved finds what is the same nested subvolume before and after, although
@@ -143,6 +170,9 @@ func (c *checker) lenient(volume string, want subvolume) subvolume {
 // reached, and otherwise tells how it differs from the nearest.
 func (c *checker) reached(name string, got volumeState, states []state) error {
 	nearest := ""
+	if c.mayFail && verifyOutcome(c.plan, name, c.before[name], got) == nil {
+		return nil
+	}
 	for _, s := range states {
 		want := s[name].settled()
 		for snapshot, sub := range want {
@@ -161,7 +191,10 @@ func (c *checker) reached(name string, got volumeState, states []state) error {
 
 // crashed checks I1 and I3.
 func (c *checker) crashed(name string, got volumeState) error {
-	return errors.Join(c.complete(name, got), c.oldReachable(name, got), c.historyReachable(name, got), c.movedComplete(name, got))
+	return errors.Join(
+		c.complete(name, got), c.cleanComplete(name, got),
+		c.oldReachable(name, got), c.historyReachable(name, got), c.movedComplete(name, got),
+	)
 }
 
 // same tells how a subvolume differs from a wanted one, but for nested subvolumes
@@ -169,16 +202,80 @@ func (c *checker) crashed(name string, got volumeState) error {
 // are set at the end.
 func (c *checker) same(volume, name string, want, got subvolume) string {
 	want = c.lenient(volume, want)
+	if c.inUse {
+		anyTime(want.tree, "")
+	}
 	for path := range c.moved[volume] {
-		dir := parent(path)
-		if e, ok := want.tree[dir]; ok {
-			e.AnyMTime = true
-			want.tree[dir] = e
-		}
+		anyTime(want.tree, parent(path))
 	}
 	want.tree, got.tree = without(want.tree, c.moved[volume]), without(got.tree, c.moved[volume])
-	want.readOnly, want.ready = got.readOnly, got.ready
+	want.readOnly, want.ready, want.trash = got.readOnly, got.ready, got.trash
 	return diffSubvolume(name, want, got)
+}
+
+// anyTime makes the time of a path of a wanted tree not matter.
+func anyTime(t model.Tree, path string) {
+	if e, ok := t[path]; ok {
+		e.AnyMTime = true
+		t[path] = e
+	}
+}
+
+// unharmed checks a volume after a cut of what runs while it is in use. What was
+// done of that is a change like one of the owner's, so the boots after it may have
+// moved the history on, but for nothing else.
+func (c *checker) unharmed(volume string, got volumeState) error {
+	now := c.before[volume][live].tree
+	left := model.ExpectPrevious(now, c.rules(volume)) // by what moves out of it
+	wanted := maps.Clone(now)
+	for path := range left {
+		e := wanted[path]
+		e.UUID = ""
+		wanted[path] = e
+	}
+	// From the newest on: what the boots put aside, then the history as it was.
+	history := []model.Tree{
+		left, left,
+		c.before[volume][reset.NamePrevious].tree, c.before[volume][reset.NamePenultimate].tree,
+	}
+	clean := c.before[volume][c.plan.Clean]
+	errs := []error{
+		wantTree(live, wanted, got[live].tree),
+		wantTree(reset.NameCurrent, asSnapshot(got[live].tree), got[reset.NameCurrent].tree),
+		wantTree(c.plan.Clean, clean.tree, got[c.plan.Clean].tree),
+		wantNone(got, reset.NameNext),
+	}
+	var moved error
+	for ; len(history) >= 2; history = history[1:] {
+		moved = errors.Join(
+			wantTree(reset.NamePrevious, putAside(history[0]), got[reset.NamePrevious].tree),
+			wantTree(reset.NamePenultimate, putAside(history[1]), got[reset.NamePenultimate].tree))
+		if moved == nil {
+			break
+		}
+	}
+	return errors.Join(append(errs, moved)...)
+}
+
+// putAside is a wanted tree that was live while its root's time was in flux, and
+// whose nested subvolumes may have been made anew.
+func putAside(t model.Tree) model.Tree {
+	left := maps.Clone(t)
+	for path, e := range left {
+		e.UUID = ""
+		left[path] = e
+	}
+	anyTime(left, "")
+	return left
+}
+
+func (c *checker) rules(volume string) model.Rules {
+	for _, v := range c.plan.Volumes {
+		if v.Name == volume {
+			return model.Rules{Keep: v.Keep, Exclude: v.Exclude}
+		}
+	}
+	return model.Rules{}
 }
 
 // complete checks I1: live is the old state or the new one.
@@ -189,6 +286,18 @@ func (c *checker) complete(volume string, got volumeState) error {
 		return nil
 	}
 	return fmt.Errorf("I1: it differs from the old state in\n%s\nand from the new state in\n%s", fromOld, fromNew)
+}
+
+// cleanComplete checks that a CLEAN that is there is whole.
+func (c *checker) cleanComplete(volume string, got volumeState) error {
+	clean, ok := got[c.plan.Clean]
+	if !ok {
+		return nil // whether it has to be there is history's business
+	}
+	if diff := c.same(volume, c.plan.Clean, c.done[volume][c.plan.Clean], clean); diff != "" {
+		return fmt.Errorf("it is not what it should be: %s", diff)
+	}
+	return nil
 }
 
 // oldReachable checks I3: the old state is there under a name that it may have.
@@ -261,9 +370,13 @@ func (c *checker) movedSubvolume(volume, path string, got volumeState) error {
 	diff := "it is nowhere"
 	for _, name := range []string{live, reset.NameNext, reset.NamePrevious, reset.NameReplaced} {
 		part := below(got[name].tree, path)
-		if e, ok := part[path]; !ok || !e.Subvolume {
+		e, ok := part[path]
+		if !ok || !e.Subvolume {
 			continue
 		}
+		// One that is read-only has to be writable while it moves.
+		e.ReadOnly = want[path].ReadOnly
+		part[path] = e
 		if diff = model.Diff(want, part); diff == "" {
 			return nil
 		}

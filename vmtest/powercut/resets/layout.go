@@ -18,7 +18,9 @@ import (
 //
 //	@root                        a small system
 //	├── etc, usr, var
-//	└── var/lib/machines/vm      nested subvolume below a kept path: it moves
+//	└── var/lib/machines         kept, with nested subvolumes, which move:
+//	    ├── vm                   one that can be written to
+//	    └── base                 and one that is read-only
 //	@home                        two owners
 //	├── alice
 //	└── bob                      nested subvolume above a kept path: it counts
@@ -132,6 +134,16 @@ func (t *tree) subvolume(name string) {
 	}, name)
 }
 
+func (t *tree) readOnly(name string) {
+	t.do(func(path string) error {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		return errors.Join(btrfs.SetReadOnly(f, true), f.Close())
+	}, name)
+}
+
 // old gives everything a time in the past, as it is on a real disk, so that a
 // time that a reset failed to put back shows.
 func (t *tree) old() {
@@ -217,6 +229,9 @@ func dayOfRoot(t *tree, n int) {
 	if n == 1 {
 		t.dir("var/lib/machines", 0o700)
 		t.subvolume("var/lib/machines/vm")
+		t.subvolume("var/lib/machines/base")
+		t.file("var/lib/machines/base/image", "template ", 20_000)
+		t.readOnly("var/lib/machines/base")
 		t.file("var/lib/machines/vm/disk", "guest ", 50_000)
 	}
 	t.file("var/lib/machines/vm/log", fmt.Sprintf("boot %d\n", n), 0)

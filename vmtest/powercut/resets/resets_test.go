@@ -4,64 +4,88 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"slices"
 	"testing"
 
 	"nixos-go/pkg/run"
+	"nixos-go/pkg/testx"
 	"nixos-go/vmtest/powercut"
 )
 
-func TestScenarios(t *testing.T) {
-	bin := filepath.Join(t.TempDir(), "initrd-reset")
-	build := exec.Command("go", "build", "-o", bin, "nixos-go/initrd-reset")
+func TestMain(m *testing.M) {
+	if status, called := Helper(os.Args[1:], os.Stderr); called {
+		os.Exit(status)
+	}
+	os.Exit(m.Run())
+}
+
+// newTools builds initrd-reset.
+func newTools(t *testing.T) Tools {
+	t.Helper()
+	testx.NeedBtrfs(t)
+	if err := powercut.CanRecord(); err != nil {
+		testx.Unavailable(t, err.Error())
+	}
+	binary := filepath.Join(t.TempDir(), "initrd-reset")
+	build := exec.Command("go", "build", "-o", binary, "nixos-go/initrd-reset")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		t.Fatalf("go build initrd-reset: %v\n%s", err, out)
 	}
-	tools := Tools{Run: &run.Local{}, InitrdReset: bin}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Tools{Run: &run.Local{}, InitrdReset: binary, Helper: self}
+}
+
+func newRunner(t *testing.T, s powercut.Selection) *powercut.Runner {
+	t.Helper()
+	dir, err := os.MkdirTemp(powercut.WorkDir(), "powercut-test-") //nolint:usetesting // on a tmpfs
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return &powercut.Runner{Select: s, Workers: 2, Dir: dir, Run: &run.Local{}}
+}
+
+// TestScenarios runs a few of the table; scripts/powercut runs all.
+func TestScenarios(t *testing.T) {
+	tools := newTools(t)
+	few := []string{"reset-first-boot", "snapshot-only", "restore-previous-restless", takeCleanName}
+	r := newRunner(t, powercut.Selection{Flushes: true, Subsets: 1, Sample: 4, Firsts: 1, Dense: 8})
 	for _, s := range tools.Scenarios() {
+		if !slices.Contains(few, s.Name) {
+			continue
+		}
 		t.Run(s.Name, func(t *testing.T) {
-			dir, err := os.MkdirTemp(powercut.WorkDir(), "powercut-test-") //nolint:usetesting // on a tmpfs
-			if err != nil {
-				t.Fatal(err)
-			}
-			r := powercut.Runner{
-				Select:  powercut.Selection{Flushes: true, Writes: true, Subsets: 3, Sample: 10, Firsts: 1},
-				Workers: 2, Dir: dir, Run: &run.Local{},
-			}
 			result, err := r.Cut(t.Context(), s)
 			if err != nil {
-				t.Fatal(err)
+				t.Fatalf("Cut = %v", err)
 			}
-			t.Logf("%+v %+v %.1fs", result.Log, result.Points, result.Seconds)
-			seen := map[string]int{}
-			first := map[string]string{}
 			for _, f := range result.Failures {
-				lines := strings.Split(f.Error, "\n")
-				key := string(f.Phase) + " "
-				for i, l := range lines {
-					if i > 12 {
-						break
-					}
-					if k := strings.Index(l, " 20"); k > 0 {
-						l = l[:k]
-					}
-					key += l + "\n"
-				}
-				seen[key]++
-				if seen[key] == 1 {
-					first[key] = f.Point
-				}
+				t.Errorf("point %s, %s: %s", f.Point, f.Phase, f.Error)
 			}
-			for k, n := range seen {
-				t.Errorf("%d times, first %s: %s", n, first[k], k)
-			}
-			t.Log(len(seen))
-			for i, f := range result.Failures[:0] {
-				if i < 3 {
-					t.Errorf("%s %s: %s", f.Point, f.Phase, f.Error)
-				}
-			}
+			t.Logf("%d points", result.Tried())
 		})
+	}
+}
+
+func TestNames(t *testing.T) {
+	seen := map[string]bool{}
+	for _, s := range (Tools{}).Scenarios() {
+		if seen[s.Name] {
+			t.Errorf("scenario %q is there twice", s.Name)
+		}
+		seen[s.Name] = true
+	}
+	for _, mode := range []string{"reset-first-boot", "reset-tenth-boot", "snapshot-only", "restore-previous", "restore-penultimate", "disabled", "cleanup", "take-clean"} {
+		if !seen[mode] {
+			t.Errorf("there is no scenario %q", mode)
+		}
 	}
 }

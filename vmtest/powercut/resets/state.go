@@ -23,6 +23,7 @@ type subvolume struct {
 	uuid     string
 	readOnly bool
 	ready    bool // it has a .boot-ready
+	trash    bool // of live: it has something for the cleanup to delete
 }
 
 // A volumeState is a volume: its live subvolume and its snapshots, by name.
@@ -50,9 +51,14 @@ func readVolume(mount, snapshots, name string) (volumeState, error) {
 	if volume[live], err = readSubvolume(filepath.Join(mount, name)); err != nil {
 		return nil, err
 	}
+	if exists(filepath.Join(mount, name, reset.TrashName)) {
+		sub := volume[live]
+		sub.trash = true
+		volume[live] = sub
+	}
 	folder := filepath.Join(mount, snapshots, name)
 	entries, err := os.ReadDir(folder)
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // before the first CLEAN
 		return nil, err
 	}
 	for _, e := range entries {
@@ -82,8 +88,15 @@ func readSubvolume(path string) (subvolume, error) {
 	if err != nil {
 		return subvolume{}, err
 	}
-	_, err = os.Lstat(filepath.Join(path, reset.ReadyName))
-	return subvolume{tree: tree, uuid: info.UUID.String(), readOnly: info.ReadOnly, ready: err == nil}, nil
+	return subvolume{
+		tree: tree, uuid: info.UUID.String(), readOnly: info.ReadOnly,
+		ready: exists(filepath.Join(path, reset.ReadyName)),
+	}, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // settled is the state without what the cleanup after the boot takes away.
@@ -101,6 +114,9 @@ func diffSubvolume(name string, want, got subvolume) string {
 	}
 	if want.ready != got.ready {
 		lines = append(lines, fmt.Sprintf("want %s %v, got %v", reset.ReadyName, want.ready, got.ready))
+	}
+	if want.trash != got.trash {
+		lines = append(lines, fmt.Sprintf("want %s %v, got %v", reset.TrashName, want.trash, got.trash))
 	}
 	if diff := model.Diff(want.tree, got.tree); diff != "" {
 		lines = append(lines, diff)

@@ -3,6 +3,7 @@ package resets
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"nixos-go/pkg/reset"
 	"nixos-go/pkg/testx/model"
@@ -10,26 +11,48 @@ import (
 
 // verifyReset holds a reset that was not cut off against the model.
 func verifyReset(p *reset.PlanFile) func(before, after state) error {
+	return eachVolume(p, verifyResetOf)
+}
+
+func verifyResetOf(v reset.PlanFileVolume, before, after volumeState) error {
+	rules := model.Rules{Keep: v.Keep, Exclude: v.Exclude}
+	old, clean := before[live].tree, before[reset.NameClean].tree
+	current := after[reset.NameCurrent]
+	if !current.ready || !current.readOnly {
+		return fmt.Errorf("%s: ready %v, read-only %v, want both", reset.NameCurrent, current.ready, current.readOnly)
+	}
+	penultimate := before[reset.NamePrevious].tree
+	if penultimate == nil { // the first boot: CLEAN stands in
+		penultimate = clean
+	}
+	want := model.Expect(old, clean, v.Keep, v.Exclude)
+	return errors.Join(
+		wantTree(live, want, after[live].tree),
+		wantTree(reset.NamePrevious, model.ExpectPrevious(old, rules), after[reset.NamePrevious].tree),
+		wantTree(reset.NamePenultimate, penultimate, after[reset.NamePenultimate].tree),
+		wantTree(reset.NameCurrent, asSnapshot(after[live].tree), current.tree),
+		wantNone(after, reset.NameNext),
+	)
+}
+
+// verifyResetOrNothing holds a run that may have found no space against both that it
+// may do: reset a volume, or leave it as it was.
+func verifyResetOrNothing(p *reset.PlanFile) func(before, after state) error {
 	return eachVolume(p, func(v reset.PlanFileVolume, before, after volumeState) error {
-		rules := model.Rules{Keep: v.Keep, Exclude: v.Exclude}
-		old, clean := before[live].tree, before[reset.NameClean].tree
-		current := after[reset.NameCurrent]
-		if !current.ready || !current.readOnly {
-			return fmt.Errorf("%s: ready %v, read-only %v, want both", reset.NameCurrent, current.ready, current.readOnly)
-		}
-		penultimate := before[reset.NamePrevious].tree
-		if penultimate == nil { // the first boot: CLEAN stands in
-			penultimate = clean
-		}
-		want := model.Expect(old, clean, v.Keep, v.Exclude)
-		return errors.Join(
-			wantTree(live, want, after[live].tree),
-			wantTree(reset.NamePrevious, model.ExpectPrevious(old, rules), after[reset.NamePrevious].tree),
-			wantTree(reset.NamePenultimate, penultimate, after[reset.NamePenultimate].tree),
-			wantTree(reset.NameCurrent, asSnapshot(after[live].tree), current.tree),
-			wantNone(after, reset.NameNext),
-		)
+		return verifyOutcome(p, v.Name, before, after)
 	})
+}
+
+func verifyOutcome(p *reset.PlanFile, volume string, before, after volumeState) error {
+	diff := diffVolume(before, after)
+	if diff == "" {
+		return nil
+	}
+	i := slices.IndexFunc(p.Volumes, func(v reset.PlanFileVolume) bool { return v.Name == volume })
+	if err := verifyResetOf(p.Volumes[i], before, after); err != nil {
+		return fmt.Errorf("it was neither left as it was:\n%s\nnor reset: %w", diff, err)
+	}
+	return nil
 }
 
 // verifySnapshot holds a run in mode snapshot-only against what it has to do.
@@ -69,6 +92,39 @@ func verifyUntouched(p *reset.PlanFile) func(before, after state) error {
 			return fmt.Errorf("it was touched:\n%s", diff)
 		}
 		return nil
+	})
+}
+
+// verifyCleanup holds a cleanup against what it has to do: nothing to what is kept
+// or wanted, away with the rest, and everything but live read-only.
+func verifyCleanup(p *reset.PlanFile) func(before, after state) error {
+	return eachVolume(p, func(_ reset.PlanFileVolume, before, after volumeState) error {
+		var errs []error
+		if after[live].trash {
+			errs = append(errs, fmt.Errorf("%s: %s is left", live, reset.TrashName))
+		}
+		for name := range before {
+			if reset.IsAged(name) {
+				errs = append(errs, wantNone(after, name))
+				continue
+			}
+			errs = append(errs, wantSame(before, after, name))
+			if name != live && !after[name].readOnly {
+				errs = append(errs, fmt.Errorf("%s can be written to", name))
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// verifyClean holds the taking of CLEAN against what it has to be.
+func verifyClean(p *reset.PlanFile) func(before, after state) error {
+	return eachVolume(p, func(v reset.PlanFileVolume, before, after volumeState) error {
+		clean := after[p.Clean]
+		if !clean.readOnly {
+			return fmt.Errorf("%s: not there, or can be written to", p.Clean)
+		}
+		return errors.Join(wantSame(before, after, live), wantTree(p.Clean, model.ExpectFirstClean(before[live].tree, v.Keep, v.Exclude, nil), clean.tree))
 	})
 }
 

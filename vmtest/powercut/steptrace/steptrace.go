@@ -125,8 +125,17 @@ func run(ctx context.Context, program string, args []string, when func(Call) boo
 		return nil
 	}
 	text, err := os.ReadFile(output.Name())
-	return errors.Join(fmt.Errorf("exit status %d, signal %d\n%s", status.ExitStatus(), status.Signal(), bytes.TrimSpace(text)), err)
+	return errors.Join(&ExitError{Status: status.ExitStatus(), Output: string(bytes.TrimSpace(text))}, err)
 }
+
+// ExitError is the end of a program with another status than 0; -1 says that a
+// signal ended it.
+type ExitError struct {
+	Status int
+	Output string // both streams
+}
+
+func (e *ExitError) Error() string { return fmt.Sprintf("exit status %d\n%s", e.Status, e.Output) }
 
 type tracer struct {
 	leader int
@@ -164,11 +173,11 @@ func (t *tracer) loop() (unix.WaitStatus, error) {
 			set = true
 		}
 		signal := 0
-		switch s := status.StopSignal(); s {
-		case syscallStop:
+		s := status.StopSignal()
+		switch {
+		case s == syscallStop:
 			t.syscallStop(tid)
-		case unix.SIGTRAP, unix.SIGSTOP: // of exec, of a clone, of a new thread
-		default:
+		case s != unix.SIGTRAP && s != unix.SIGSTOP: // those are of exec, of a clone, of a new thread
 			signal = int(s)
 		}
 		// ESRCH: killed in the meantime, which the next wait tells.
@@ -182,7 +191,7 @@ func (t *tracer) loop() (unix.WaitStatus, error) {
 func (t *tracer) syscallStop(tid int) {
 	var info syscallInfo
 	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, getSyscallInfo, uintptr(tid), unsafe.Sizeof(info),
-		uintptr(unsafe.Pointer(&info)), 0, 0) //nolint:gosec // ptrace takes a pointer
+		uintptr(unsafe.Pointer(&info)), 0, 0)
 	if errno != 0 {
 		return // killed in the meantime
 	}

@@ -104,8 +104,9 @@ func shell(t *testing.T) string {
 
 func TestRunFails(t *testing.T) {
 	err := Run(t.Context(), shell(t), []string{"-c", "echo oops >&2; exit 3"}, Changes, func() error { return nil })
-	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "oops") {
-		t.Errorf("Run(exit 3) = %v, want the status and the message", err)
+	exit, ok := errors.AsType[*ExitError](err)
+	if !ok || exit.Status != 3 || exit.Output != "oops" {
+		t.Errorf("Run(exit 3) = %v, want status 3 and the message", err)
 	}
 	if err := Run(t.Context(), filepath.Join(t.TempDir(), "none"), nil, Changes, nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Run(no program) = %v, want %v", err, os.ErrNotExist)

@@ -1,0 +1,157 @@
+package changepassword_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"nixos-go/pkg/clikit"
+	"nixos-go/pkg/prompt"
+	"nixos-go/pkg/run"
+	"nixos-go/pkg/testx/leak"
+	"nixos-go/pkg/testx/standin"
+	"nixos-go/pkg/ui"
+	changepassword "nixos-go/tools/change_password"
+)
+
+// killArg makes the test's own program the process that is killed.
+const killArg = "killed-process"
+
+// toolArg makes it the tool, on the machine in the folder $MACHINE.
+const toolArg = "tool-process"
+
+// memoryArg makes it the process whose memory is looked through.
+const memoryArg = "memory-process"
+
+// aside keeps the stand-ins out of the tests with real programs.
+var aside *standin.Aside
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == toolArg {
+		env := clikit.System()
+		env.Host = run.Host{Runner: local(), Files: run.Below(os.Getenv("MACHINE"))}
+		ctx, stop := clikit.SignalContext(context.Background())
+		status := clikit.Run(ctx, changepassword.New(env, changepassword.Hooks{}), nil, env.UI)
+		stop()
+		os.Exit(status)
+	}
+	if len(os.Args) > 3 && os.Args[1] == killArg {
+		os.Exit(killed(os.Args[2], os.Args[3]))
+	}
+	if len(os.Args) > 3 && os.Args[1] == memoryArg {
+		os.Exit(inMemory(os.Args[2], os.Args[3]))
+	}
+	commands := standin.Commands("cryptsetup", "systemd-cryptenroll")
+	commands["nixos-change-password"] = func() {
+		env := clikit.System()
+		env.Host.Files = run.Below(os.Getenv("MACHINE"))
+		if os.Getenv("USER_IS") == "nobody" {
+			env.UID = 65534
+		}
+		os.Exit(clikit.Main(changepassword.New(env, changepassword.Hooks{})))
+	}
+	aside = standin.NewAside(m)
+	testscript.Main(aside, commands)
+}
+
+// inMemory changes the passwords of a machine and prints how often each stands
+// in memory afterwards. The secrets come from files; what they are is only ever
+// known inverted here.
+func inMemory(dir, only string) int {
+	env := clikit.System()
+	env.Host = run.Host{Runner: local(), Files: run.Below(dir)}
+	status := clikit.Run(context.Background(), changepassword.New(env, changepassword.Hooks{}), []string{
+		only, "--current-password-file", filepath.Join(dir, "old"), "--password-file", filepath.Join(dir, "new"),
+	}, env.UI)
+	// The control: a secret that is held is found.
+	held, err := os.ReadFile(filepath.Join(dir, "held"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer run.Wipe(held)
+	for _, name := range []string{"old", "new", "held"} {
+		inverted, err := os.ReadFile(filepath.Join(dir, name+".inverted"))
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		n, err := leak.InMemory(inverted)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		fmt.Printf("%s: %d times in memory\n", name, n)
+	}
+	return status
+}
+
+// killed changes the passwords of a machine and dies at a point.
+func killed(dir, point string) int {
+	env := clikit.System()
+	env.Host = run.Host{Runner: local(), Files: run.Below(dir)}
+	hooks := changepassword.Hooks{Step: func(kind string, done bool) {
+		if fmtPoint(kind, done) == point {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {} // until the signal arrives
+		}
+	}}
+	return clikit.Run(context.Background(), changepassword.New(env, hooks), []string{
+		"--current-password-file", filepath.Join(dir, "old"), "--password-file", filepath.Join(dir, "new"),
+	}, env.UI)
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:           "testdata",
+		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
+		Setup: func(e *testscript.Env) error {
+			m := newMachine(t, oldPassword)
+			if err := os.WriteFile(filepath.Join(m.dir, "old"), []byte(oldPassword+"\n"), 0o600); err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(m.dir, "new"), []byte(newPassword+"\n"), 0o600); err != nil {
+				return err
+			}
+			e.Setenv("MACHINE", m.dir)
+			return aside.Setup(e)
+		},
+	})
+}
+
+// keeper is a person whose typed passwords the test keeps an eye on.
+type keeper struct {
+	prompt.Prompter
+
+	answers map[string]string
+	given   [][]byte
+}
+
+func (k *keeper) Password(_ context.Context, q prompt.Question) ([]byte, error) {
+	for begin, answer := range k.answers {
+		if strings.HasPrefix(q.Text, begin) {
+			secret := []byte(answer)
+			k.given = append(k.given, secret)
+			return secret, nil
+		}
+	}
+	return nil, fmt.Errorf("unexpected question %q", q.Text)
+}
+
+// runWith is run with another person.
+func (m *machine) runWith(ctx context.Context, runner run.Runner, ask prompt.Prompter, hooks changepassword.Hooks, args ...string) int {
+	m.out.Reset()
+	m.err.Reset()
+	u := ui.New(&m.out, &m.err, ui.Options{})
+	env := &clikit.Env{
+		UI: u, Host: run.Host{Runner: runner, Files: run.Below(m.dir)}, Ask: ask, Redact: m.redact,
+		Getenv: func(string) string { return "" },
+	}
+	return clikit.Run(ctx, changepassword.New(env, hooks), args, u)
+}

@@ -1,0 +1,77 @@
+package secureboottool_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"nixos-go/pkg/clikit"
+	"nixos-go/pkg/run"
+	"nixos-go/pkg/testx/fakeesp"
+	"nixos-go/pkg/testx/standin"
+	secureboottool "nixos-go/tools/secure_boot"
+)
+
+// killArg makes the test's own program the process that is killed.
+const killArg = "killed-process"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 4 && os.Args[1] == killArg {
+		os.Exit(killed(os.Args[2], os.Args[3], os.Args[4]))
+	}
+	commands := standin.Commands("sbctl", "nixos-rebuild", "nix-env")
+	commands["nixos-secure-boot"] = func() {
+		env := clikit.System()
+		env.Host.Files = run.Below(os.Getenv("MACHINE"))
+		if os.Getenv("USER_IS") == "nobody" {
+			env.UID = 65534
+		}
+		os.Exit(clikit.Main(secureboottool.New(env, secureboottool.Hooks{})))
+	}
+	aside = standin.NewAside(m)
+	testscript.Main(aside, commands)
+}
+
+// aside keeps the stand-ins out of the other tests.
+var aside *standin.Aside
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:           "testdata",
+		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
+		Setup: func(e *testscript.Env) error {
+			m := newMachine(t)
+			e.Setenv("MACHINE", m.dir)
+			e.Setenv("NIXOS_GO_ROOT", filepath.Join(m.dir, "etc/nixos"))
+			return aside.Setup(e)
+		},
+	})
+}
+
+// killed changes a machine and dies at a point. "undo" lies on the way back
+// from a rebuild that is not fit to boot.
+func killed(dir, action, point string) int {
+	keys, err := fakeesp.LoadKeys(filepath.Join(dir, "keys-of-the-test"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	m := open(fakeesp.Panic{}, dir, keys)
+	if runner, ok := m.runner.(*nixos); ok && (point == "undo-" || point == "undo+") {
+		runner.rebuilt = func() { m.esp.Standard(41) }
+	}
+	m.hooks.Step = func(kind string, done bool) {
+		if kind+map[bool]string{true: "+", false: "-"}[done] == point {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {} // until the signal arrives
+		}
+	}
+	status := m.run(context.Background(), action, "--yes")
+	fmt.Fprintln(os.Stderr, m.err.String())
+	return status
+}
