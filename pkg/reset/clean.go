@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -274,10 +275,63 @@ func (n *NewClean) prepareFirst(ctx context.Context, live *os.File, dryRun bool)
 	if n.Kept, err = prunedPaths(root, n.rules); err != nil {
 		return err
 	}
-	if n.Changes, n.LeftOut, err = firstChanges(root, n.rules, n.rulesAndLeft); err != nil || dryRun {
+	if n.Changes, err = firstChanges(root, n.rulesAndLeft); err != nil {
+		return err
+	}
+	pruned, err := prunedPaths(root, n.rulesAndLeft)
+	if err != nil {
+		return err
+	}
+	if n.LeftOut, err = n.leftOutOf(root, pruned); err != nil || dryRun {
 		return err
 	}
 	return n.prune(ctx, root, n.rulesAndLeft)
+}
+
+// leftOutOf tells of the pruned paths that are not kept.
+func (n *NewClean) leftOutOf(root *os.File, pruned []string) ([]Change, error) {
+	info, err := btrfs.ReadInfo(root)
+	if err != nil {
+		return nil, err
+	}
+	t := newTree(root, info.ID)
+	var out []Change
+	for _, path := range pruned {
+		if stateAt(n.rules, path).Kept() {
+			continue
+		}
+		c, err := t.changeAt(path)
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", path, err)
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// changeAt tells of something that comes from a path of the tree, or would.
+func (t *tree) changeAt(path string) (Change, error) {
+	c := Change{Path: path, Kind: KindDeleted, Mode: modeDir | 0o755}
+	at := &entry{inode: rootInode}
+	for _, name := range splitComponents(path) {
+		next, err := t.find(at.inode, name)
+		if err != nil {
+			return c, err
+		}
+		if next == nil {
+			return c, errNoInode
+		}
+		if next.subvolume {
+			return c, nil
+		}
+		at = next
+	}
+	n, err := t.read(at.inode)
+	if err != nil {
+		return c, err
+	}
+	c.Mode, c.Size = n.Mode, fileSize(n)
+	return c, nil
 }
 
 // prune takes out of what becomes the new CLEAN what a matcher keeps.
@@ -392,49 +446,37 @@ func (n *NewClean) preview(live *os.File) error {
 	return n.makePlans(clean, live)
 }
 
-// firstChanges is what a first CLEAN has in its root directory, and what there was left
-// out though it is not kept.
-func firstChanges(live *os.File, rules, left *keep.Matcher) (changes, leftOut []Change, err error) {
+// firstChanges is what a first CLEAN has in its root directory.
+func firstChanges(live *os.File, left *keep.Matcher) ([]Change, error) {
 	info, err := btrfs.ReadInfo(live)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	t := newTree(live, info.ID)
 	entries, err := t.entries(rootInode)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	var out []Change
 	for _, e := range entries {
-		c := Change{Path: "/" + e.name, Kind: KindDeleted, Mode: modeDir | 0o755}
-		if !e.subvolume {
-			n, err := t.read(e.inode)
-			if err != nil {
-				return nil, nil, err
-			}
-			c.Mode, c.Size = n.Mode, fileSize(n)
+		if left.Root().Step(e.name).Kept() {
+			continue
 		}
-		switch {
-		case !left.Root().Step(e.name).Kept():
-			changes = append(changes, c)
-		case !rules.Root().Step(e.name).Kept():
-			leftOut = append(leftOut, c)
+		c, err := t.changeAt("/" + e.name)
+		if err != nil {
+			return nil, err
 		}
+		out = append(out, c)
 	}
-	for _, list := range [][]Change{changes, leftOut} {
-		sortBy(list, comparePaths, func(c *Change) string { return c.Path })
-	}
-	return changes, leftOut, nil
+	sortBy(out, comparePaths, func(c *Change) string { return c.Path })
+	return out, nil
 }
 
 // Close drops what was not put in place, and gives the lock back.
 func (c *Cleans) Close() error {
 	var errs []error
 	for _, n := range c.Volumes {
-		if n.work.dir == nil {
-			continue
-		}
-		errs = append(errs, n.drop(n.made), n.drop(n.source))
-		n.work.dir.Close()
+		errs = append(errs, n.close())
 	}
 	c.Volumes = nil
 	if c.snapshots != nil {
@@ -461,4 +503,30 @@ func TakeClean(top *os.File, plan *PlanFile, name string, options CleanupOptions
 		return err
 	}
 	return errors.Join(c.PutInPlace(ctx), c.Close())
+}
+
+// Drop gives one of the new CLEANs up.
+func (c *Cleans) Drop(n *NewClean) error {
+	c.Volumes = slices.DeleteFunc(c.Volumes, func(other *NewClean) bool { return other == n })
+	return n.close()
+}
+
+func (n *NewClean) close() error {
+	if n.work.dir == nil {
+		return nil
+	}
+	defer n.work.dir.Close()
+	return errors.Join(n.drop(n.made), n.drop(n.source))
+}
+
+// HasClean reports whether a volume of the plan has a CLEAN.
+func HasClean(top *os.File, plan *PlanFile, volume string) (bool, error) {
+	f, err := OpenSnapshot(top, plan, volume, plan.Clean)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, f.Close()
 }

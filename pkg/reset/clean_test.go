@@ -104,6 +104,9 @@ func TestTakeCleanLeavesOutWhatIsKept(t *testing.T) {
 	if diff := model.Diff(model.ExpectFirstClean(m.read("@root"), v.Keep, v.Exclude, []string{"/tmp/*"}), m.clean("@root")); diff != "" {
 		t.Errorf("CLEAN again:\n%s", diff)
 	}
+	if diff := cmp.Diff([]string{"deleted /tmp/junk"}, told(again.LeftOut)); diff != "" {
+		t.Errorf("left out (-want +got):\n%s", diff)
+	}
 	if !again.Replaces || !exists(m.path(snapshotOf("@root", again.Old))) {
 		t.Errorf("the CLEAN before is gone: %+v", again)
 	}

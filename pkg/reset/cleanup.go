@@ -69,11 +69,15 @@ func Cleanup(ctx context.Context, top *os.File, plan *PlanFile, options CleanupO
 
 func (v *volume) cleanup(ctx context.Context, snapshots *os.File, options CleanupOptions) error {
 	var err error
-	if v.dir, err = openDir(snapshots, v.spec.Name); err != nil {
+	c := &cleaner{volume: v, ctx: ctx, options: options}
+	v.dir, err = openDir(snapshots, v.spec.Name)
+	if errors.Is(err, unix.ENOENT) {
+		return c.emptyTrash() // no snapshot was ever taken of it
+	}
+	if err != nil {
 		return err
 	}
 	defer v.dir.Close()
-	c := &cleaner{volume: v, ctx: ctx, options: options}
 	if err := c.sealHistory(); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package reset
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -17,7 +18,7 @@ type History struct {
 	Name       string
 	MountPoint string
 	Live       btrfs.Info
-	Snapshots  []Snapshot // CLEAN, CURRENT, PREVIOUS, PENULTIMATE, REPLACED, NEXT, then the aged ones
+	Snapshots  []Snapshot // CLEAN, CURRENT, PREVIOUS, PENULTIMATE, REPLACED, NEXT, then the aged ones, oldest first
 	// Worked says that a boot has reset the volume to the CLEAN that is there.
 	Worked bool
 	// Linked says that PREVIOUS is what the reset that made the live volume replaced.
@@ -99,14 +100,21 @@ func (h *History) readSnapshots(v *volume) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	rank := func(name string) string {
-		order := []string{v.plan.Clean, NameCurrent, NamePrevious, NamePenultimate, NameReplaced, NameNext}
-		if i := slices.Index(order, name); i >= 0 {
-			return string(rune('0' + i))
+	order := []string{v.plan.Clean, NameCurrent, NamePrevious, NamePenultimate, NameReplaced, NameNext}
+	rank := func(s *Snapshot) int {
+		switch i := slices.Index(order, s.Name); {
+		case i >= 0:
+			return i
+		case s.Replaced:
+			return len(order)
+		case IsAged(s.Name):
+			return len(order) + 1
 		}
-		return name // the aged ones, and others, begin with a letter
+		return len(order) + 2
 	}
-	slices.SortFunc(h.Snapshots, func(a, b Snapshot) int { return strings.Compare(rank(a.Name), rank(b.Name)) })
+	slices.SortFunc(h.Snapshots, func(a, b Snapshot) int {
+		return cmp.Or(rank(&a)-rank(&b), a.Info.Created.Compare(b.Info.Created), strings.Compare(a.Name, b.Name))
+	})
 	slices.Sort(h.Foreign)
 	if clean := h.Snapshot(v.plan.Clean); clean != nil {
 		worked, err := v.workedClean()
@@ -155,4 +163,27 @@ func (h *History) readSnapshot(v *volume, name string, replaced bool) error {
 	}
 	h.Snapshots = append(h.Snapshots, s)
 	return nil
+}
+
+// HasPath reports whether a snapshot has something at a path, which no symlink leads
+// through.
+func HasPath(snapshot *os.File, path string) (bool, error) {
+	f, err := openBeneath(snapshot, path, unix.O_PATH)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return false, nil
+	}
+	if errors.Is(err, unix.ELOOP) { // it is a symlink itself, or one is on the way
+		parent, name := splitPath(path)
+		dir, err := openDir(snapshot, parent)
+		if err != nil {
+			return false, nil // one is on the way
+		}
+		defer dir.Close()
+		var st unix.Stat_t
+		return unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, f.Close()
 }

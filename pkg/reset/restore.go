@@ -81,20 +81,22 @@ func (r *Restore) Conflicts() bool {
 
 // NotInSnapshotError says that a path to restore is not in the snapshot.
 type NotInSnapshotError struct {
-	Path string
-	At   string // the first path on the way that is not there, or no directory
-	Mode uint32 // st_mode of what is there; 0 for nothing
+	Path     string
+	At       string // the first path on the way that is not there, or no directory
+	Mode     uint32 // st_mode of what is there; 0 for nothing
+	Snapshot string // its name, where known
 }
 
 // Error names the path.
 func (e *NotInSnapshotError) Error() string {
+	snapshot := cmp.Or(e.Snapshot, "the snapshot")
 	switch {
 	case e.Mode == 0:
-		return fmt.Sprintf("%q is not in the snapshot", e.Path)
+		return fmt.Sprintf("%q is not in %s", e.Path, snapshot)
 	case e.Mode&modeType == modeDir:
-		return fmt.Sprintf("%q was a nested subvolume, which the snapshot does not hold", e.At)
+		return fmt.Sprintf("%q was a nested subvolume, which %s does not hold", e.At, snapshot)
 	}
-	return fmt.Sprintf("%q is a %s in the snapshot: nothing is below it", e.At, TypeName(e.Mode))
+	return fmt.Sprintf("%q is a %s in %s: nothing is below it", e.At, TypeName(e.Mode), snapshot)
 }
 
 // BlockedError says that something in the live volume must be dealt with before a
@@ -121,7 +123,7 @@ func PlanRestore(live, source *os.File, paths []string) (*Restore, error) {
 	}
 	p := &restorePlanner{
 		plan:   &Restore{live: live, source: source, links: map[string]restoreLink{}, subvols: map[string]bool{"": true}},
-		groups: map[restoreKey]*restoreGroup{},
+		groups: map[restoreKey]*restoreGroup{}, sized: map[liveInode]bool{},
 	}
 	if p.live, err = newRestoreTree(live); err != nil {
 		return nil, err
@@ -142,6 +144,7 @@ func PlanRestore(live, source *os.File, paths []string) (*Restore, error) {
 	if err := p.link(); err != nil {
 		return nil, err
 	}
+	sortBy(p.plan.LiveOnly, comparePaths, func(path *string) string { return *path })
 	sortBy(p.plan.Items, comparePaths, func(i *RestoreItem) string { return i.Path })
 	return p.plan, p.checkLive()
 }
@@ -275,6 +278,7 @@ type restorePlanner struct {
 	plan         *Restore
 	live, source *restoreTree
 	groups       map[restoreKey]*restoreGroup
+	sized        map[liveInode]bool // inodes of the snapshot whose size was counted
 }
 
 func (p *restorePlanner) add(i RestoreItem) { p.plan.Items = append(p.plan.Items, i) }
@@ -517,7 +521,7 @@ func (p *restorePlanner) measure(a restoreAt) (size uint64, names int64, err err
 			if at.sel != nil {
 				return 0, 0, &NotInSnapshotError{Path: firstPath(at.path, at.sel), At: at.path, Mode: at.source.Mode}
 			}
-			size += fileSize(at.source.inode)
+			size += p.sizeOnce(at.source)
 			p.note(at, nil)
 			continue
 		}
@@ -531,6 +535,18 @@ func (p *restorePlanner) measure(a restoreAt) (size uint64, names int64, err err
 		list = append(list, below...)
 	}
 	return size, names, nil
+}
+
+// sizeOnce is the size of a file, which counts once whatever the number of its names.
+func (p *restorePlanner) sizeOnce(file *thing) uint64 {
+	if file.Links > 1 {
+		at := liveInode{file.place.id, file.number}
+		if p.sized[at] {
+			return 0
+		}
+		p.sized[at] = true
+	}
+	return fileSize(file.inode)
 }
 
 // below lists what is selected in a directory that is made.

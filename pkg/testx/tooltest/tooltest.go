@@ -55,9 +55,11 @@ func environment() *clikit.Env {
 //	commit DIR     makes DIR a git repository with everything committed
 //	mode FILE MODE checks the permission bits of a file, in octal
 //	[root]         is true where the test runs as root
-func Scripts(t *testing.T, dir string) {
+//
+// and what the extensions add.
+func Scripts(t *testing.T, dir string, extensions ...func(*testscript.Params)) {
 	t.Helper()
-	testscript.Run(t, testscript.Params{
+	params := testscript.Params{
 		Dir:   dir,
 		Setup: setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -71,7 +73,23 @@ func Scripts(t *testing.T, dir string) {
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
-	})
+	}
+	for _, extend := range extensions {
+		extend(&params)
+	}
+	testscript.Run(t, params)
+}
+
+// tbKey is where TB finds the test of a script.
+type tbKey struct{}
+
+// TB is the test that a script runs in, for commands that use helpers of testx.
+func TB(ts *testscript.TestScript) testing.TB {
+	tb, ok := ts.Value(tbKey{}).(testing.TB)
+	if !ok {
+		ts.Fatalf("the script runs in no test")
+	}
+	return tb
 }
 
 // variables are what every run of a tool has in its environment.
@@ -87,6 +105,7 @@ func variables(work string) []string {
 }
 
 func setup(env *testscript.Env) error {
+	env.Values[tbKey{}] = env.T()
 	for _, pair := range variables(env.WorkDir) {
 		name, value, _ := strings.Cut(pair, "=")
 		env.Setenv(name, value)
