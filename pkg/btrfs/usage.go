@@ -75,6 +75,7 @@ type extentScan struct {
 	search   *Searcher
 	progress func(int64)
 	seen     int64
+	told     int64
 }
 
 // progressStep is how many items are looked at between two reports.
@@ -91,9 +92,7 @@ func (s *extentScan) tree(id uint64, visit func(FileExtent)) error {
 			if err := context.Cause(s.ctx); err != nil {
 				return err
 			}
-			if s.progress != nil {
-				s.progress(progressStep)
-			}
+			s.report()
 		}
 		if it.Type != ExtentDataKey {
 			return nil
@@ -107,7 +106,16 @@ func (s *extentScan) tree(id uint64, visit func(FileExtent)) error {
 	if err != nil {
 		return fmt.Errorf("walk over the extents of subvolume %d: %w", id, err)
 	}
+	s.report()
 	return nil
+}
+
+// report tells how many items were looked at since it was called last.
+func (s *extentScan) report() {
+	if s.progress != nil && s.seen > s.told {
+		s.progress(s.seen - s.told)
+	}
+	s.told = s.seen
 }
 
 // dataMeter adds up extents by who holds them.

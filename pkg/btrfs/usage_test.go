@@ -48,6 +48,9 @@ func TestMeasureData(t *testing.T) {
 	var items int64
 	got, err := btrfs.MeasureData(t.Context(), d.open(""), groups, func(n int64) { items += n })
 	must(t, err)
+	if items < 50 {
+		t.Errorf("progress was told of %d items", items)
+	}
 	const k = 64 << 10
 	want := []btrfs.Usage{
 		{Exclusive: 0, Shared: 11 * k}, // second is in other too

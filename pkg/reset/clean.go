@@ -416,7 +416,34 @@ func (n *NewClean) makePlans(made, source *os.File) error {
 		return err
 	}
 	n.LeftOut = notAmong(all.Changes, n.Changes)
+	inside, err := n.leftOutInside(source)
+	if err != nil {
+		return err
+	}
+	n.LeftOut = append(n.LeftOut, inside...)
+	sortBy(n.LeftOut, comparePaths, func(c *Change) string { return c.Path })
 	return nil
+}
+
+// leftOutInside tells of what is left out of directories that come into CLEAN: there it
+// is no change of its own.
+func (n *NewClean) leftOutInside(source *os.File) ([]Change, error) {
+	paths, err := prunedPaths(source, n.left)
+	if err != nil {
+		return nil, err
+	}
+	var inside []string
+	for _, path := range paths {
+		if stateAt(n.whole, path).Kept() {
+			continue
+		}
+		if slices.ContainsFunc(n.Changes, func(c Change) bool {
+			return c.act&actCreate != 0 && path != c.Path && below(path, c.Path)
+		}) {
+			inside = append(inside, path)
+		}
+	}
+	return n.leftOutOf(source, inside)
 }
 
 // notAmong gives the changes whose paths are not among others; both are in order.

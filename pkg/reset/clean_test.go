@@ -188,19 +188,20 @@ func TestRebase(t *testing.T) {
 	m.sh("@root", `mkdir -p etc/ssh var/cache/old; echo key > etc/ssh/key; echo 1 > etc/motd; echo c > var/cache/old/c`)
 	m.takeClean() // with what is kept in it, as an older CLEAN may have
 	m.run(Options{})
-	m.sh("@root", `echo 2 > etc/motd; echo new > etc/new; rm -r var/cache/old; mkdir var/cache/new; echo k2 > etc/ssh/key`)
-	options := CleanOptions{LeaveOut: map[string][]string{"@root": {"/var/cache/*"}}}
+	m.sh("@root", `echo 2 > etc/motd; echo new > etc/new; rm -r var/cache/old; mkdir var/cache/new; echo k2 > etc/ssh/key
+		mkdir -p srv/app/cache srv/app/data; echo c > srv/app/cache/c; echo d > srv/app/data/d`)
+	options := CleanOptions{LeaveOut: map[string][]string{"@root": {"/var/cache/*", "/srv/*/cache"}}}
 	before, live := m.clean("@root"), m.read("@root")
 	oldUUID := m.info(snapshotOf("@root", NameClean)).UUID.String()
 
 	planned := m.newCleansDry(options)
 	done := m.newCleans(options)[0]
-	wantChanges := []string{"metadata /etc", "modified /etc/motd", "deleted /etc/new", "metadata /var/cache"}
+	wantChanges := []string{"metadata /etc", "modified /etc/motd", "deleted /etc/new", "deleted /srv", "metadata /var/cache"}
 	for what, n := range map[string]*NewClean{"dry run": planned, "rebase": done} {
 		if diff := cmp.Diff(wantChanges, told(n.Changes)); diff != "" {
 			t.Errorf("%s: changes (-want +got):\n%s", what, diff)
 		}
-		if diff := cmp.Diff([]string{"deleted /var/cache/new", "added /var/cache/old"}, told(n.LeftOut)); diff != "" {
+		if diff := cmp.Diff([]string{"deleted /srv/app/cache", "deleted /var/cache/new", "added /var/cache/old"}, told(n.LeftOut)); diff != "" {
 			t.Errorf("%s: left out (-want +got):\n%s", what, diff)
 		}
 		if diff := cmp.Diff([]string{"/etc/ssh"}, n.Kept); diff != "" {

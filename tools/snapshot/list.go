@@ -20,7 +20,8 @@ func (t tool) listCommand() *cli.Command {
 			"would free; SHARED is what it has in common with others, the live volume included. Both count " +
 			"file data as it is on disk, subvolumes that are nested in the snapshot included, and no metadata; " +
 			"they come from a walk over the extents of all subvolumes, which takes some seconds for a million " +
-			"files. Where quotas are on and consistent they are taken from there, and count metadata too.",
+			"files. Where quotas are on and consistent they are taken from there, and count metadata too. What " +
+			"the last reset wiped is in PREVIOUS and, until the next one, in CURRENT, so neither holds it alone.",
 		Flags:  []cli.Flag{&cli.BoolFlag{Name: "no-sizes", Usage: "leave the sizes out, which is faster"}},
 		Action: t.list,
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -25,7 +24,8 @@ func (t tool) wipedCommand() *cli.Command {
 		Description: "What was added since CLEAN was wiped; what was modified, or had other owner, mode or attributes, " +
 			"was changed back; of another type, it was replaced. All of it is still in PREVIOUS, until two " +
 			"more boots have changed something. A directory that was wiped stands for all that was in it, " +
-			"which --depth lists as well. With a PATH, only what lies at or below it is listed.",
+			"which --depth lists as well. With a PATH, only what lies at or below it is listed, and levels count " +
+			"from there.",
 		Flags:  []cli.Flag{&cli.IntFlag{Name: "depth", Usage: "list what was in wiped directories too, `N` levels deep; -1 is all"}},
 		Action: t.wiped,
 	}
@@ -77,12 +77,13 @@ func (t tool) wiped(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if depth != 0 && len(changes) > 0 {
-		if changes, err = t.expand(c, changes, depth); err != nil {
+	scope := scope{paths: paths, depth: depth, mountPoints: list.mountPoints()}
+	if scope.goesBelow(changes) {
+		if changes, err = t.expand(c, changes, scope); err != nil {
 			return err
 		}
 	}
-	if err := list.add(changes, paths); err != nil {
+	if err := list.add(changes, scope); err != nil {
 		return err
 	}
 	if clikit.OptionsOf(c).JSON {
@@ -126,7 +127,7 @@ func readBoot(files run.Files) (*wipedList, []reset.Wiped, error) {
 }
 
 // expand lists what lay in wiped directories, as PREVIOUS has it.
-func (t tool) expand(c *cli.Context, changes []reset.Wiped, depth int) ([]reset.Wiped, error) {
+func (t tool) expand(c *cli.Context, changes []reset.Wiped, scope scope) ([]reset.Wiped, error) {
 	m, err := t.open(c, running, true)
 	if m != nil {
 		defer m.close()
@@ -138,7 +139,7 @@ func (t tool) expand(c *cli.Context, changes []reset.Wiped, depth int) ([]reset.
 	defer e.close()
 	var out []reset.Wiped
 	for i := range changes {
-		more, err := e.expand(c.Context, &changes[i], depth)
+		more, err := e.expand(c.Context, &changes[i], scope.depthOf(&changes[i]))
 		if err != nil {
 			return nil, err
 		}
@@ -194,21 +195,25 @@ func (e *expander) openPrevious(volume string) (*os.File, error) {
 	return f, err
 }
 
-// add takes changes in that lie at or below one of some paths.
-func (l *wipedList) add(changes []reset.Wiped, paths []string) error {
-	mountPoints := map[string]string{}
+func (l *wipedList) mountPoints() map[string]string {
+	out := map[string]string{}
 	for _, v := range l.Volumes {
-		mountPoints[v.Name] = v.MountPoint
+		out[v.Name] = v.MountPoint
 	}
-	for _, w := range changes {
-		mountPoint, known := mountPoints[w.Volume]
-		if !known {
+	return out
+}
+
+// add takes in the changes that are asked for.
+func (l *wipedList) add(changes []reset.Wiped, scope scope) error {
+	for i := range changes {
+		w := &changes[i]
+		if _, known := scope.mountPoints[w.Volume]; !known {
 			return fmt.Errorf("%s names the volume %q, which the report does not", wipedFile, w.Volume)
 		}
-		name := absolute(mountPoint, w.Path)
-		if len(paths) > 0 && !slices.ContainsFunc(paths, func(p string) bool { return isBelow(name, p) || isBelow(p, name) }) {
+		if !scope.holds(w) {
 			continue
 		}
+		name := scope.absolute(w)
 		l.Wiped = append(l.Wiped, wipedPath{
 			Path: ui.JSONPath(name), Volume: w.Volume, Kind: w.Kind, Type: w.Type, Fields: w.Fields,
 			Size: w.Size, Depth: w.Depth, absolute: name,
