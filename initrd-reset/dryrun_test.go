@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 )
 
 // A dry run tells all and writes nothing, be the disk mounted or not.
@@ -56,6 +57,26 @@ func TestDryRun(t *testing.T) {
 		b.want(exitDone, "mode "+name[len("initrd-"):], name, "--dry-run", "--device", d.top)
 		d.same(before)
 	}
+}
+
+// A dry run looks at a running system: its volumes are mounted, which stops a reset.
+func TestDryRunOfMountedVolumes(t *testing.T) {
+	b := newBox(t)
+	d := newDisk(t, b)
+	d.day()
+	point := t.TempDir()
+	if err := unix.Mount(d.device, point, "btrfs", unix.MS_NOATIME, "subvol=@root"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Unmount(point, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	before := d.look()
+	b.want(exitDone, "@root: the next reset: 2 wiped", "initrd-reset", "--dry-run", "--device", d.device)
+	d.same(before)
+	b.want(exitFailed, "error: @root: left as it was: it is mounted at", "initrd-reset", "--device", d.device)
 }
 
 // What is in the way of a reset is in the way of its dry run.

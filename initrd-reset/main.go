@@ -8,9 +8,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"nixos-go/pkg/btrfs"
 	"nixos-go/pkg/reset"
 )
 
@@ -139,7 +136,7 @@ func work(flags flags, m machine) (*reset.Report, int) {
 	if device == "" {
 		return fail(errors.New("no device: name one in the plan, or with --device"), exitUsage)
 	}
-	top, err := openTop(device, flags.dryRun)
+	top, err := reset.OpenTop(device, flags.dryRun)
 	if err != nil {
 		return fail(fmt.Errorf("%w: %w", reset.ErrCheck, err), exitFailed)
 	}
@@ -185,25 +182,6 @@ func readPlan(path string) (*reset.PlanFile, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return plan, nil
-}
-
-// openTop opens the top level of the file system: where it is mounted, if device is
-// a directory, else by mounting it where nobody sees it.
-func openTop(device string, dryRun bool) (*os.File, error) {
-	st, err := os.Stat(device)
-	if err != nil {
-		return nil, err
-	}
-	if st.IsDir() {
-		return os.Open(device)
-	}
-	// A paused balance would go on now and hold up the boot.
-	options := btrfs.MountOptions{ReadOnly: dryRun, Flags: []string{"skip_balance"}}
-	top, err := btrfs.Mount(device, options)
-	if errors.Is(err, unix.EINVAL) {
-		return nil, fmt.Errorf("%w (is it btrfs, and are all of its devices there?)", err)
-	}
-	return top, err
 }
 
 func fileExists(path string) bool {

@@ -90,8 +90,13 @@ func (f Flake) Attribute(name, attribute string) string {
 }
 
 // quoteName is a name as a component of an attribute path.
-func quoteName(name string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `${`, `\${`).Replace(name) + `"`
+func quoteName(name string) string { return StringLiteral(name) }
+
+// StringLiteral is text as the Nix language writes it, in double quotes and on one
+// line (nix manual, "String literal").
+func StringLiteral(text string) string {
+	escapes := strings.NewReplacer(`\`, `\\`, `"`, `\"`, `${`, `\${`, "\n", `\n`, "\r", `\r`, "\t", `\t`)
+	return `"` + escapes.Replace(text) + `"`
 }
 
 // environment makes git, and the git library inside nix, accept a repository

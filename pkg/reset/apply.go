@@ -423,6 +423,8 @@ var verbs = map[Kind]string{
 
 func (a *applier) change(c *Change) error {
 	switch {
+	case c.act == 0: // another name of the same inode stands for it
+		return nil
 	case c.act&actMetadata != 0:
 		return a.metadata(c)
 	case c.act&actContent != 0:

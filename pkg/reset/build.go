@@ -74,7 +74,7 @@ func (v *volume) buildReset() error {
 			return v.clock.measure("snapshot", func() error { return v.snapshotNext(live, false) })
 		},
 		func() error {
-			return v.clock.measure("plan", func() error { return v.makePlan(live, clean) })
+			return v.clock.measure("plan", func() error { return v.makePlan(live, clean, false) })
 		},
 	)
 	if err != nil {
@@ -91,7 +91,7 @@ func (v *volume) snapshotNext(src *os.File, readOnly bool) error {
 }
 
 // makePlan compares live with CLEAN, the short way where CURRENT proves it.
-func (v *volume) makePlan(live, clean *os.File) error {
+func (v *volume) makePlan(live, clean *os.File, inUse bool) error {
 	liveInfo, err := btrfs.ReadInfo(live)
 	if err != nil {
 		return err
@@ -106,7 +106,9 @@ func (v *volume) makePlan(live, clean *os.File) error {
 	}
 	defer l.close()
 	v.record.CleanUUID, v.record.CleanGeneration = cleanInfo.UUID.String(), cleanInfo.CTransID
-	v.planned, err = MakePlan(l.sources(live, clean), keep.NewMatcher(v.rules...))
+	src := l.sources(live, clean)
+	src.InUse = inUse
+	v.planned, err = MakePlan(src, keep.NewMatcher(v.rules...))
 	return err
 }
 

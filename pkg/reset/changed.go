@@ -11,9 +11,28 @@ import (
 // parents, so they are reached through the inode's references. The kernel skips
 // what is older; inodes that are new since CURRENT lie in directories that changed.
 func (w *walker) markChanges() error {
+	changed, changedDirs, err := w.searchChanged(w.src.Outside)
+	if err != nil {
+		return err
+	}
+	for _, number := range append(changed, w.src.Shared...) {
+		if err := w.mark(number); err != nil {
+			return err
+		}
+	}
+	for _, dir := range changedDirs {
+		if err := w.markMovedIn(dir); err != nil && !w.tolerates(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// searchChanged finds the inodes in ranges that a transaction after CURRENT touched,
+// and which of them are directories.
+func (w *walker) searchChanged(ranges []Range) (changed, dirs []uint64, err error) {
 	w.marked, w.parents = map[uint64]bool{}, map[uint64]uint64{}
-	var changed, changedDirs []uint64
-	for _, r := range w.src.Outside {
+	for _, r := range ranges {
 		key := btrfs.SearchKey{
 			Tree:       w.live.id,
 			Min:        btrfs.Key{ObjectID: r.First, Type: btrfs.InodeItemKey},
@@ -34,26 +53,16 @@ func (w *walker) markChanges() error {
 					w.parents[it.ObjectID] = 0
 				}
 				if n.Mode&modeType == modeDir {
-					changedDirs = append(changedDirs, it.ObjectID)
+					dirs = append(dirs, it.ObjectID)
 				}
 			}
 			return err
 		})
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 	}
-	for _, number := range append(changed, w.src.Shared...) {
-		if err := w.mark(number); err != nil {
-			return err
-		}
-	}
-	for _, dir := range changedDirs {
-		if err := w.markMovedIn(dir); err != nil {
-			return err
-		}
-	}
-	return nil
+	return changed, dirs, nil
 }
 
 // noteParent notes the directory of an inode with one name, if it is one that changed

@@ -58,13 +58,9 @@ func checkFilesystem(top *os.File, dryRun bool) error {
 // openSnapshots opens and locks the snapshots subvolume. The lock goes with the
 // descriptor, so it never outlives its process.
 func openSnapshots(top *os.File, name string) (*os.File, error) {
-	f, err := openDir(top, name)
+	f, err := openSnapshotsUnlocked(top, name)
 	if err != nil {
-		return nil, fmt.Errorf("snapshots subvolume %q: %w", name, err)
-	}
-	if is, err := btrfs.IsSubvolume(f); err != nil || !is {
-		f.Close()
-		return nil, errors.Join(fmt.Errorf("%q is not a subvolume: create it with `btrfs subvolume create`", name), err)
+		return nil, err
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
@@ -77,7 +73,21 @@ func openSnapshots(top *os.File, name string) (*os.File, error) {
 	return f, nil
 }
 
-// check looks at everything that concerns this volume alone.
+// openSnapshotsUnlocked opens the snapshots subvolume for who only looks.
+func openSnapshotsUnlocked(top *os.File, name string) (*os.File, error) {
+	f, err := openDir(top, name)
+	if err != nil {
+		return nil, fmt.Errorf("snapshots subvolume %q: %w", name, err)
+	}
+	if is, err := btrfs.IsSubvolume(f); err != nil || !is {
+		f.Close()
+		return nil, errors.Join(fmt.Errorf("%q is not a subvolume: create it with `btrfs subvolume create`", name), err)
+	}
+	return f, nil
+}
+
+// check looks at everything that concerns this volume alone. Without a list of
+// mounts it may be mounted, which is all right for who only looks.
 func (v *volume) check(snapshots *os.File, mode Mode, mountInfo io.Reader) error {
 	live, err := v.openLive()
 	if err != nil {
@@ -122,6 +132,9 @@ func (v *volume) checkExchange(live *os.File, info btrfs.Info, mountInfo io.Read
 	}
 	if info.ReadOnly {
 		return errors.New("it is read-only: run `btrfs property set` on it, with `ro false`")
+	}
+	if mountInfo == nil {
+		return nil
 	}
 	where, err := mountedAt(mountInfo, live, info, v.spec.Name)
 	if err != nil {

@@ -309,29 +309,9 @@ func (m *machine) aged(volume string) []string {
 // seed, NIXOS_GO_HISTORIES more of them.
 func TestRandomCleans(t *testing.T) {
 	top := newDisk(t, 1<<30)
-	first, count := seeds(t, 12)
-	for seed := first; seed < first+count; seed++ {
+	for _, seed := range seeds(t, 12) {
 		t.Run("seed "+strconv.FormatUint(seed, 10), func(t *testing.T) { randomCleans(t, top, seed) })
 	}
-}
-
-func seeds(t *testing.T, count uint64) (first, n uint64) {
-	t.Helper()
-	number := func(name string, otherwise uint64) uint64 {
-		text := os.Getenv(name)
-		if text == "" {
-			return otherwise
-		}
-		n, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	if seed := number("NIXOS_GO_SEED", 0); seed > 0 {
-		return seed, 1
-	}
-	return 1, number("NIXOS_GO_HISTORIES", count)
 }
 
 func randomCleans(t *testing.T, top string, seed uint64) {

@@ -64,6 +64,9 @@ func (w *walker) resolveGroups() error {
 	var groups []*resolvedGroup
 	for key, g := range w.groups {
 		r, err := w.resolveNames(key, g)
+		if w.tolerates(err) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -74,7 +77,7 @@ func (w *walker) resolveGroups() error {
 	sortBy(groups, comparePaths, func(g **resolvedGroup) string { return (*g).names[0].path })
 	taken := map[liveInode]bool{}
 	for _, g := range groups {
-		if err := w.resolveGroup(g, taken); err != nil {
+		if err := w.resolveGroup(g, taken); err != nil && !w.tolerates(err) {
 			return err
 		}
 	}
@@ -99,7 +102,7 @@ func (w *walker) resolveNames(key groupKey, g *group) (*resolvedGroup, error) {
 		}
 		path := dir + "/" + ref.Name
 		if isReserved(path) {
-			continue
+			continue // of a CLEAN or CURRENT that was taken from a live volume
 		}
 		n, ok, err := w.inNewState(path, key.clean)
 		if err != nil {
@@ -225,14 +228,23 @@ func (w *walker) resolveGroup(g *resolvedGroup, taken map[liveInode]bool) error 
 	for i, n := range g.names {
 		switch {
 		case carried != nil && n.inode != nil && n.inode.number == carried.number:
-			if fields[i] != 0 && !mended {
-				w.add(n.at, Change{Kind: KindMetadata, Fields: fields[i], Mode: n.inode.Mode, Size: n.inode.Size, act: actMetadata})
-				mended = true
+			if fields[i] == 0 {
+				continue
 			}
-		case i == first:
-			w.addName(g, n, fields[i], "")
+			c := Change{Kind: KindMetadata, Fields: fields[i], Mode: n.inode.Mode, Size: n.inode.Size}
+			if !mended { // once for all names
+				c.act = actMetadata
+			}
+			w.add(n.at, c)
+			mended = true
 		default:
-			w.addName(g, n, fields[i], g.names[first].path)
+			linkTo := ""
+			if i != first {
+				linkTo = g.names[first].path
+			}
+			if err := w.addName(g, n, fields[i], linkTo); err != nil {
+				return w.wrap(n.at, err)
+			}
 		}
 	}
 	return nil
@@ -256,21 +268,28 @@ func (w *walker) look(g *resolvedGroup, n name, free bool) (look, error) {
 }
 
 // addName makes a name anew, or as a link to another.
-func (w *walker) addName(g *resolvedGroup, n name, fields Fields, linkTo string) {
+func (w *walker) addName(g *resolvedGroup, n name, fields Fields, linkTo string) error {
 	if g.inside[n.path] {
 		if linkTo != "" {
 			w.plan.links[n.path] = linkTo
 		}
-		return
+		return nil
 	}
 	c := Change{Kind: KindDeleted, Mode: g.clean.Mode, Size: g.clean.Size, act: actCreate, linkTo: linkTo}
 	if n.inode != nil {
 		c.Mode, c.Size = n.inode.Mode, fileSize(n.inode)
-		c.Fields = fields | FieldLinks
+		c.Fields = fields
 		c.act |= actRemove
-		c.Kind = KindModified
 		if n.inode.number == btrfsStub {
 			c.act |= actStub
+		} else if linked, err := w.linkedAlike(g, n); err != nil {
+			return err
+		} else if !linked {
+			c.Fields |= FieldLinks
+		}
+		c.Kind = KindMetadata
+		if c.Fields&(FieldContent|FieldLinks) != 0 {
+			c.Kind = KindModified
 		}
 		if fields&FieldType != 0 {
 			c.Kind, c.Fields = KindType, FieldType
@@ -280,6 +299,42 @@ func (w *walker) addName(g *resolvedGroup, n name, fields Fields, linkTo string)
 		c.act = c.act&^actCreate | actLink
 	}
 	w.add(n.at, c)
+	return nil
+}
+
+// linkedAlike reports whether the live inode of a name has the names of its group, and
+// no other but in the trash.
+func (w *walker) linkedAlike(g *resolvedGroup, n name) (bool, error) {
+	if int(n.inode.Links) < len(g.names) {
+		return false, nil
+	}
+	prefix, found := "", 0
+	if branch := w.plan.branchOf(n.path); branch != nil {
+		prefix = branch.Path
+	}
+	names := make(map[string]bool, len(g.names))
+	for _, o := range g.names {
+		names[o.path] = true
+	}
+	refs, err := n.liveDir.refs(n.inode.number)
+	if err != nil {
+		return false, err
+	}
+	for _, ref := range refs {
+		dir, err := n.liveDir.path(ref.Parent)
+		if err != nil {
+			return false, err
+		}
+		path := prefix + dir + "/" + ref.Name
+		if below(path, "/"+TrashName) {
+			continue
+		}
+		if !names[path] {
+			return false, nil
+		}
+		found++
+	}
+	return found == len(g.names), nil
 }
 
 // canCarry reports whether the live inode of a name can be the one inode of its

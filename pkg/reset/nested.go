@@ -17,6 +17,9 @@ func (w *walker) findNested(t *tree, prefix string) error {
 	}
 	for _, c := range children {
 		dir, err := t.path(c.DirID)
+		if w.tolerates(err) {
+			continue
+		}
 		if err != nil {
 			return err
 		}

@@ -46,6 +46,10 @@ const (
 	actStub                        // with actRemove: the live side is a subvolume's stub in NEXT
 )
 
+// IsSubvolume reports whether the live side is a nested subvolume, which stays with the
+// old state, or the stub of one.
+func (c *Change) IsSubvolume() bool { return c.act&actStub != 0 }
+
 // OnlyTime reports whether the change is the modification time of a directory
 // alone: true of each directory that something was added to or deleted from.
 func (c *Change) OnlyTime() bool {
@@ -92,7 +96,13 @@ type Plan struct {
 	// shared are inodes with names outside kept paths and kept ones.
 	shared  []uint64
 	matcher matcher
+	// missed counts paths of a volume in use that vanished while they were looked at.
+	missed int
 }
+
+// Stubs are the paths below kept ones where a snapshot shows the stub of a subvolume
+// that does not lie there. The reset removes them; nothing can be in them.
+func (p *Plan) Stubs() []string { return slices.Clone(p.stubs) }
 
 // comparePaths orders paths component by component, so that a directory comes
 // right before what lies below it.

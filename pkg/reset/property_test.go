@@ -17,9 +17,18 @@ import (
 
 // TestRandomHistories lets random things happen to a volume between boots and holds
 // each reset against the model, and the two ways of planning against each other.
-// NIXOS_GO_SEED runs one seed, NIXOS_GO_HISTORIES more of them.
 func TestRandomHistories(t *testing.T) {
-	first, count := uint64(1), uint64(40)
+	top := newDisk(t, 1<<30)
+	for _, seed := range seeds(t, 40) {
+		t.Run("seed "+strconv.FormatUint(seed, 10), func(t *testing.T) { randomHistory(t, top, seed) })
+	}
+}
+
+// seeds are those of random histories: so many, or what the environment says.
+// NIXOS_GO_SEED runs one seed, NIXOS_GO_HISTORIES more of them.
+func seeds(t *testing.T, count uint64) []uint64 {
+	t.Helper()
+	first := uint64(1)
 	if text := os.Getenv("NIXOS_GO_HISTORIES"); text != "" {
 		n, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
@@ -34,10 +43,11 @@ func TestRandomHistories(t *testing.T) {
 		}
 		first, count = n, 1
 	}
-	top := newDisk(t, 1<<30)
+	list := make([]uint64, 0, count)
 	for seed := first; seed < first+count; seed++ {
-		t.Run("seed "+strconv.FormatUint(seed, 10), func(t *testing.T) { randomHistory(t, top, seed) })
+		list = append(list, seed)
 	}
+	return list
 }
 
 func randomHistory(t *testing.T, top string, seed uint64) {

@@ -399,5 +399,4 @@ func TestStopBesideAnotherRun(t *testing.T) {
 		t.Fatalf("the lock outlives the run: %v", err)
 	}
 	checkStops(t, b, b.plan, b.top, Options{}, "another run", "wait for it")
-	checkStops(t, b, b.plan, b.top, Options{DryRun: true}, "another run", "wait for it")
 }

@@ -297,13 +297,13 @@ func TestRestoreRaces(t *testing.T) {
 // NIXOS_GO_HISTORIES more of them.
 func TestRandomRestores(t *testing.T) {
 	top := newDisk(t, 1<<30)
-	first, count := seeds(t, 20)
+	list := seeds(t, 20)
 	done := 0
-	for seed := first; seed < first+count; seed++ {
+	for _, seed := range list {
 		t.Run("seed "+strconv.FormatUint(seed, 10), func(t *testing.T) { done += randomRestores(t, top, seed) })
 	}
-	if count > 1 && done < int(count) {
-		t.Errorf("%d restores were refused or had nothing to do, and only %d had", 5*int(count)-done, done)
+	if len(list) > 1 && done < len(list) {
+		t.Errorf("%d restores were refused or had nothing to do, and only %d had", 5*len(list)-done, done)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -67,24 +68,45 @@ func (r *run) do() error {
 		}
 		return nil
 	}
+	if err := r.begin(r.plan.Volumes); err != nil {
+		return err
+	}
+	defer r.close()
+	if r.options.DryRun {
+		r.each(pending, func(v *volume) error { return v.preview(r.report.Mode) })
+		return nil
+	}
+	r.work()
+	return nil
+}
+
+// begin opens what the run works on and checks it. A dry run writes nothing, so it
+// takes no lock, and the volumes may be mounted.
+func (r *run) begin(volumes []PlanFileVolume) error {
 	if err := checkFilesystem(r.top, r.options.DryRun); err != nil {
 		return err
 	}
-	var err error
-	if r.snapshots, err = openSnapshots(r.top, r.plan.Snapshots); err != nil {
-		return err
+	open := openSnapshots
+	var mountInfo []byte
+	if r.options.DryRun {
+		open = openSnapshotsUnlocked
+	} else {
+		var err error
+		if mountInfo, err = os.ReadFile(r.mountInfo()); err != nil {
+			return err
+		}
 	}
-	defer r.snapshots.Close()
-	mountInfo, err := os.ReadFile(r.mountInfo())
-	if err != nil {
+	var err error
+	if r.snapshots, err = open(r.top, r.plan.Snapshots); err != nil {
 		return err
 	}
 	// What is still in memory has no transaction yet: without this, a volume in
 	// use would look as it did at the last commit. Free when nothing is.
 	if err := r.clock.measure("settle", func() error { return btrfs.Sync(r.top) }); err != nil {
+		r.snapshots.Close()
 		return err
 	}
-	for _, spec := range r.plan.Volumes {
+	for _, spec := range volumes {
 		r.volumes = append(r.volumes, &volume{
 			spec: spec, plan: r.plan, top: r.top, trace: r.options.Trace, clock: &stopwatch{},
 		})
@@ -92,12 +114,6 @@ func (r *run) do() error {
 	r.each(nil, func(v *volume) error {
 		return v.clock.measure("check", func() error { return v.begin(r.snapshots, r.report.Mode, r.options.DryRun, mountInfo) })
 	})
-	defer r.closeVolumes()
-	if r.options.DryRun {
-		r.each(pending, func(v *volume) error { return v.preview(r.report.Mode) })
-		return nil
-	}
-	r.work()
 	return nil
 }
 
@@ -213,7 +229,8 @@ func (r *run) each(which func(*volume) bool, work func(*volume) error) {
 	}
 }
 
-func (r *run) closeVolumes() {
+func (r *run) close() {
+	r.snapshots.Close()
 	for _, v := range r.volumes {
 		if v.dir != nil {
 			v.dir.Close()
@@ -242,7 +259,11 @@ func (r *run) finishReport() {
 // begin checks a volume, finishes what an earlier run left, and decides whether
 // there is anything to do.
 func (v *volume) begin(snapshots *os.File, mode Mode, dryRun bool, mountInfo []byte) error {
-	if err := v.check(snapshots, mode, bytes.NewReader(mountInfo)); err != nil {
+	var mounts io.Reader
+	if !dryRun {
+		mounts = bytes.NewReader(mountInfo)
+	}
+	if err := v.check(snapshots, mode, mounts); err != nil {
 		return err
 	}
 	if err := v.loadRules(); err != nil {
@@ -344,23 +365,6 @@ func (v *volume) nothingChanged(mode Mode) (bool, error) {
 	return l.unchanged(root, live, keep.NewMatcher(v.rules...))
 }
 
-// restoredAlready reports whether live is what a restore of this very snapshot made,
-// and nothing was written to it since.
-func (v *volume) restoredAlready(live *os.File, mode Mode) (bool, error) {
-	source, err := v.snapshotInfo(mode.restoreSource())
-	if err != nil {
-		return false, err
-	}
-	if source == nil {
-		return false, fmt.Errorf("there is no %s to restore: %w", mode.restoreSource(), unix.ENOENT)
-	}
-	record := readRecordOf(live)
-	if record == nil || record.Restored != source.UUID.String() {
-		return false, nil
-	}
-	return untouched(live)
-}
-
 // preview makes the plan of a dry run.
 func (v *volume) preview(mode Mode) error {
 	v.result.Outcome = OutcomePlanned
@@ -377,5 +381,33 @@ func (v *volume) preview(mode Mode) error {
 		return err
 	}
 	defer clean.Close()
-	return v.clock.measure("plan", func() error { return v.makePlan(live, clean) })
+	err = v.clock.measure("plan", func() error { return v.makePlan(live, clean, true) })
+	if err == nil {
+		v.warnMissed(v.planned)
+	}
+	return err
+}
+
+// warnMissed says that a plan of a volume in use may lack something.
+func (v *volume) warnMissed(plan *Plan) {
+	if plan.missed > 0 {
+		v.warnf("%d paths vanished while they were looked at", plan.missed)
+	}
+}
+
+// restoredAlready reports whether live is what a restore of this very snapshot made,
+// and nothing was written to it since.
+func (v *volume) restoredAlready(live *os.File, mode Mode) (bool, error) {
+	source, err := v.snapshotInfo(mode.restoreSource())
+	if err != nil {
+		return false, err
+	}
+	if source == nil {
+		return false, fmt.Errorf("there is no %s to restore: %w", mode.restoreSource(), unix.ENOENT)
+	}
+	record := readRecordOf(live)
+	if record == nil || record.Restored != source.UUID.String() {
+		return false, nil
+	}
+	return untouched(live)
 }

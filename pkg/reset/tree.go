@@ -51,6 +51,7 @@ type entry struct {
 	name      string
 	inode     uint64 // or the tree id, of a subvolume
 	index     uint64 // position in the directory; 0 when looked up by name
+	transID   uint64 // transaction that gave the name
 	subvolume bool   // a nested subvolume, or in a snapshot its stub
 }
 
@@ -76,7 +77,7 @@ func (t *tree) entries(dir uint64) ([]entry, error) {
 				continue
 			}
 			out = append(out, entry{
-				name: d.Name, inode: d.Location.ObjectID, index: it.Offset, subvolume: d.IsSubvolume(),
+				name: d.Name, inode: d.Location.ObjectID, index: it.Offset, transID: d.TransID, subvolume: d.IsSubvolume(),
 			})
 		}
 		return nil
@@ -103,7 +104,7 @@ func (t *tree) find(dir uint64, name string) (*entry, error) {
 		}
 		for _, d := range items {
 			if d.Name == name {
-				found = &entry{name: name, inode: d.Location.ObjectID, subvolume: d.IsSubvolume()}
+				found = &entry{name: name, inode: d.Location.ObjectID, transID: d.TransID, subvolume: d.IsSubvolume()}
 			}
 		}
 		return nil

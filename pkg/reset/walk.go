@@ -36,11 +36,13 @@ type Sources struct {
 	// NoStubs says that a reset made the live volume at the transaction Since, so
 	// that it holds no stub of a nested subvolume, whatever changed in it later.
 	NoStubs bool
+	// InUse says that the live volume may change meanwhile: what vanishes is left
+	// out. It is for plans that are only shown.
+	InUse bool
 }
 
 // MakePlan finds what a reset of a live volume would change, and writes nothing.
-// The live volume must be synced, and not in use but for a plan that is only
-// shown.
+// The live volume must be synced, and not in use unless the sources say so.
 func MakePlan(src Sources, m *keep.Matcher) (*Plan, error) {
 	w, err := newWalker(src, m)
 	if err != nil {
@@ -164,6 +166,34 @@ func (w *walker) run() error {
 
 // visit decides about one path below the root.
 func (w *walker) visit(a at) error {
+	err := w.decide(a)
+	if w.tolerates(err) {
+		return nil
+	}
+	return err
+}
+
+// tolerates reports whether an error is of something that vanished, in a volume in use.
+func (w *walker) tolerates(err error) bool {
+	if !w.src.InUse || !isGone(err) {
+		return false
+	}
+	w.plan.missed++
+	return true
+}
+
+// isGone reports whether something was not there any more, or had become something
+// else, when it was looked at.
+func isGone(err error) bool {
+	for _, gone := range []error{errNoInode, unix.ENOENT, unix.ENOTDIR, unix.EISDIR, unix.ELOOP, unix.ESTALE} {
+		if errors.Is(err, gone) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *walker) decide(a at) error {
 	if a.live != nil && a.live.subvolume {
 		return w.visitSubvolume(a)
 	}

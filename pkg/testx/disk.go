@@ -188,7 +188,9 @@ func (f *Filesystem) TryMount(mountOptions string) error {
 			continue
 		}
 
-		if err := unix.Mount(d.Path, f.Mount, "btrfs", flags, data); err != nil {
+		// Busy: a device of the same name, of another test, is still going.
+		mount := func() error { return unix.Mount(d.Path, f.Mount, "btrfs", flags, data) }
+		if err := retry(isBusy, mount); err != nil {
 			return fmt.Errorf("mount %s on %s with %q: %w", d.Path, f.Mount, data, err)
 		}
 

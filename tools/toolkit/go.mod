@@ -6,6 +6,7 @@ require (
 	github.com/google/go-cmp v0.7.0
 	github.com/urfave/cli/v2 v2.27.7
 	nixos-go v0.0.0
+	nixos-go/tools/diff v0.0.0
 	nixos-go/tools/eval v0.0.0
 	nixos-go/tools/fix_permissions v0.0.0
 	nixos-go/tools/install v0.0.0
@@ -44,6 +45,8 @@ require (
 )
 
 replace nixos-go => ../..
+
+replace nixos-go/tools/diff => ../diff
 
 replace nixos-go/tools/eval => ../eval
 

@@ -16,6 +16,7 @@ import (
 
 	"nixos-go/pkg/clikit"
 	changepassword "nixos-go/tools/change_password"
+	"nixos-go/tools/diff"
 	"nixos-go/tools/eval"
 	fixpermissions "nixos-go/tools/fix_permissions"
 	gpuvfio "nixos-go/tools/gpu_vfio"
@@ -37,6 +38,7 @@ func tools() []tool {
 	return []tool{
 		{"gpu-vfio", gpuvfio.App},
 		{"nixos-change-password", changepassword.App},
+		{"nixos-diff", diff.App},
 		{"nixos-eval", eval.App},
 		{"nixos-fix-permissions", fixpermissions.App},
 		{"nixos-install-go", install.App},
