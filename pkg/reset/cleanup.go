@@ -167,7 +167,7 @@ func (c *cleaner) seal(name string) error {
 	defer f.Close()
 	sealed, err := btrfs.ReadOnly(f)
 	if err != nil {
-		return err
+		return fmt.Errorf("seal %s: %w", name, err)
 	}
 	if !c.options.DryRun {
 		err = c.step("seal "+name, func() error { return btrfs.SetReadOnly(f, true) })
