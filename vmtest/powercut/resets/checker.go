@@ -26,12 +26,15 @@ type checker struct {
 
 	before, done        state
 	recovered, settling []state // what runs without a cut reached
+	// anyTime are the paths whose times differ between two runs from the same
+	// disk, by volume: something new was made there.
+	anyTime map[string]map[string]bool
 	// moved are the nested subvolumes that went with the exchange, by volume.
 	moved map[string]map[string]bool
 }
 
 func newChecker(p *reset.PlanFile, verify func(before, after state) error) *checker {
-	return &checker{plan: p, verify: verify, moved: map[string]map[string]bool{}}
+	return &checker{plan: p, verify: verify, anyTime: map[string]map[string]bool{}, moved: map[string]map[string]bool{}}
 }
 
 // Check implements powercut.Checker.
@@ -54,8 +57,10 @@ func (c *checker) Check(_ context.Context, mount string, phase powercut.Phase) e
 		c.findMoved()
 	case powercut.MayRecover:
 		c.recovered = append(c.recovered, got)
+		c.findAnyTime()
 	case powercut.MaySettle:
 		c.settling = append(c.settling, got)
+		c.findAnyTime()
 	case powercut.Crashed:
 		return c.each(func(name string) error { return c.crashed(name, got[name]) })
 	case powercut.Recovered, powercut.Settled:
@@ -110,16 +115,52 @@ func (c *checker) findMoved() {
 	}
 }
 
-// lenient is a wanted subvolume in which the identity of nested subvolumes that a run
-// makes does not matter.
+// findAnyTime compares states that runs reached from the same disk: one run
+// from the start, and two.
+func (c *checker) findAnyTime() {
+	twins := [][2]state{{c.done, at(c.recovered, 0)}, {at(c.settling, 0), at(c.recovered, 1)}}
+	for _, twin := range twins {
+		for volume, a := range twin[0] {
+			b, ok := twin[1][volume]
+			if !ok {
+				continue
+			}
+			if c.anyTime[volume] == nil {
+				c.anyTime[volume] = map[string]bool{}
+			}
+			for name := range a {
+				noteTimes(c.anyTime[volume], a[name].tree, b[name].tree)
+			}
+		}
+	}
+}
+
+func at(states []state, i int) state {
+	if i < len(states) {
+		return states[i]
+	}
+	return nil
+}
+
+func noteTimes(paths map[string]bool, a, b model.Tree) {
+	for path, e := range a {
+		if f, ok := b[path]; ok && e.Type == f.Type && e.MTime != f.MTime {
+			paths[path] = true
+		}
+	}
+}
+
+// lenient is a wanted subvolume in which the times do not matter that no run
+// repeats, nor the identity of nested subvolumes that a run makes.
 func (c *checker) lenient(volume string, want subvolume) subvolume {
 	tree := maps.Clone(want.tree)
 	old := c.before[volume][live].tree
 	for path, e := range tree {
+		e.AnyMTime = e.AnyMTime || c.anyTime[volume][path]
 		if e.Subvolume && old[path].UUID != e.UUID {
 			e.UUID = ""
-			tree[path] = e
 		}
+		tree[path] = e
 	}
 	want.tree = tree
 	return want
