@@ -523,8 +523,7 @@ func (n *NewClean) drop(name string) error {
 // TakeClean takes the first CLEAN of a volume of the plan from its live state, without
 // what is kept. CLEAN appears whole or not at all. It refuses where there is one
 // already (EEXIST).
-func TakeClean(top *os.File, plan *PlanFile, name string, options CleanupOptions) error {
-	ctx := context.Background()
+func TakeClean(ctx context.Context, top *os.File, plan *PlanFile, name string, options CleanupOptions) error {
 	c, err := PrepareCleans(ctx, top, plan, []string{name}, CleanOptions{First: true, Trace: options.Trace})
 	if err != nil {
 		return err

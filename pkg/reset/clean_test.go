@@ -70,7 +70,7 @@ func TestTakeCleanLeavesOutWhatIsKept(t *testing.T) {
 	live := m.read("@root")
 	top := m.hold(m.top)
 	defer top.Close()
-	if err := TakeClean(top, m.plan, "@root", CleanupOptions{}); err != nil {
+	if err := TakeClean(t.Context(), top, m.plan, "@root", CleanupOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	clean := m.clean("@root")
@@ -88,7 +88,7 @@ func TestTakeCleanLeavesOutWhatIsKept(t *testing.T) {
 	if !m.info(snapshotOf("@root", NameClean)).ReadOnly {
 		t.Error("CLEAN is not read-only")
 	}
-	if err := TakeClean(top, m.plan, "@root", CleanupOptions{}); !errors.Is(err, os.ErrExist) {
+	if err := TakeClean(t.Context(), top, m.plan, "@root", CleanupOptions{}); !errors.Is(err, os.ErrExist) {
 		t.Errorf("TakeClean where there is one = %v, want %v", err, os.ErrExist)
 	}
 	m.onlyCleanIsThere("@root")

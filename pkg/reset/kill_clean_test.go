@@ -212,7 +212,7 @@ func (i image) take(volume string) {
 			i.t.Fatal(err)
 		}
 		defer top.Close()
-		if err := TakeClean(top, killPlan(), volume, CleanupOptions{}); err != nil {
+		if err := TakeClean(i.t.Context(), top, killPlan(), volume, CleanupOptions{}); err != nil {
 			i.t.Error(err)
 		}
 	})

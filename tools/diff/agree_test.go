@@ -73,7 +73,9 @@ func (m *machine) takeClean() {
 	m.t.Helper()
 	top := m.top()
 	defer top.Close()
-	if err := reset.TakeClean(top, &m.plan, m.volume.Name, reset.CleanupOptions{}); err != nil {
+	plan := m.plan
+	plan.Volumes = []reset.PlanFileVolume{{Name: m.volume.Name, MountPoint: "/", KeepNothing: true}} // all of it
+	if err := reset.TakeClean(m.t.Context(), top, &plan, m.volume.Name, reset.CleanupOptions{}); err != nil {
 		m.t.Fatal(err)
 	}
 }
