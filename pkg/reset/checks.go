@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -166,18 +167,14 @@ func (v *volume) checkSnapshots(mode Mode) error {
 	if err != nil {
 		return err
 	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !v.ownName(name) })
+	// On a cold disk each waits for reads of its own.
+	err = inParallel(names, v.checkSnapshot)
+	if err != nil {
+		return err
+	}
 	present := map[string]bool{}
 	for _, name := range names {
-		switch name {
-		case v.plan.Clean, NamePrevious, NamePenultimate, NameCurrent, NameNext, NameReplaced:
-		default:
-			if !IsAged(name) {
-				continue
-			}
-		}
-		if err := v.checkSnapshot(name); err != nil {
-			return err
-		}
 		present[name] = true
 	}
 	if !present[v.plan.Clean] {
@@ -187,6 +184,15 @@ func (v *volume) checkSnapshots(mode Mode) error {
 		return fmt.Errorf("there is no %s to restore", source)
 	}
 	return nil
+}
+
+// ownName reports whether a name in the folder of the volume is the toolkit's.
+func (v *volume) ownName(name string) bool {
+	switch name {
+	case v.plan.Clean, NamePrevious, NamePenultimate, NameCurrent, NameNext, NameReplaced:
+		return true
+	}
+	return IsAged(name)
 }
 
 func (v *volume) checkSnapshot(name string) error {

@@ -86,7 +86,10 @@ func (v *volume) cleanAsPenultimate() error {
 // together runs tasks at the same time, so that their snapshots share a commit, and
 // joins their errors.
 func together(tasks ...func() error) error {
-	if len(tasks) == 1 {
+	switch len(tasks) {
+	case 0:
+		return nil
+	case 1:
 		return tasks[0]()
 	}
 	errs := make([]error, len(tasks))
@@ -101,6 +104,22 @@ func together(tasks ...func() error) error {
 		<-done
 	}
 	return errors.Join(errs...)
+}
+
+// inParallel does the same to each name, a few at a time, and joins the errors.
+func inParallel(names []string, work func(name string) error) error {
+	const most = 8
+	var tasks []func() error
+	for first := range min(most, len(names)) {
+		tasks = append(tasks, func() error {
+			var errs []error
+			for i := first; i < len(names); i += most {
+				errs = append(errs, work(names[i]))
+			}
+			return errors.Join(errs...)
+		})
+	}
+	return together(tasks...)
 }
 
 // replaceRecord writes another record over the one in the root of a volume, and leaves
