@@ -14,7 +14,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"nixos-go/pkg/clikit"
-	"nixos-go/pkg/factory"
 	"nixos-go/pkg/reset"
 	"nixos-go/pkg/run"
 	"nixos-go/pkg/settings"
@@ -30,14 +29,14 @@ func TestMain(m *testing.M) {
 
 // recordClean stands for taking CLEAN, which needs a real btrfs: it writes down
 // what it was asked for, and fails where $CLEAN_FAILS says so.
-func recordClean(_ context.Context, plan *reset.PlanFile) ([]factory.Result, error) {
+func recordClean(_ context.Context, plan *reset.PlanFile) ([]cleanTaken, error) {
 	if text := os.Getenv("CLEAN_FAILS"); text != "" {
 		return nil, errors.New(text)
 	}
-	results := []factory.Result{}
+	results := []cleanTaken{}
 	text := plan.Device + "\n"
 	for _, volume := range plan.Volumes {
-		results = append(results, factory.Result{Volume: volume.Name, LeftOut: len(volume.Keep)})
+		results = append(results, cleanTaken{Volume: volume.Name, LeftOut: len(volume.Keep)})
 		text += fmt.Sprintln(volume.Name, volume.Keep)
 	}
 	return results, os.WriteFile(filepath.Join(os.Getenv("ROOT"), "clean"), []byte(text), 0o644)
