@@ -209,11 +209,19 @@ func (b *restorer) openLinked(link restoreLink) (*os.File, string, error) {
 
 // linkUnlocked makes a link, also to an inode that flags protect: they are put back.
 func linkUnlocked(from *os.File, fromName string, to *os.File, name string) error {
-	err := unix.Linkat(int(from.Fd()), fromName, int(to.Fd()), name, 0)
+	return unlocked(from, fromName, func() error {
+		return pathError("link", fromName, unix.Linkat(int(from.Fd()), fromName, int(to.Fd()), name, 0))
+	})
+}
+
+// unlocked makes a change to a name of a file; where flags of the file forbid it, they
+// are lifted and put back.
+func unlocked(dir *os.File, name string, change func() error) error {
+	err := change()
 	if !errors.Is(err, unix.EPERM) {
-		return pathError("link", fromName, err)
+		return err
 	}
-	f, err := openRegular(from, fromName)
+	f, err := openRegular(dir, name)
 	if err != nil {
 		return err
 	}
@@ -225,9 +233,5 @@ func linkUnlocked(from *os.File, fromName string, to *os.File, name string) erro
 	if err := liftFlags(f); err != nil {
 		return err
 	}
-	err = pathError("link", fromName, unix.Linkat(int(from.Fd()), fromName, int(to.Fd()), name, 0))
-	if flags&lockFlags != 0 {
-		err = errors.Join(err, btrfs.SetFlags(f, flags))
-	}
-	return err
+	return errors.Join(change(), btrfs.SetFlags(f, flags))
 }
