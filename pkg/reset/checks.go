@@ -1,13 +1,11 @@
 package reset
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -225,16 +223,18 @@ func mountedAt(mountInfo io.Reader, live *os.File, info btrfs.Info, name string)
 	if err != nil {
 		return "", err
 	}
-	scanner := bufio.NewScanner(mountInfo)
-	scanner.Buffer(nil, 1<<20)
-	for scanner.Scan() {
-		root, point, source, ok := btrfsMount(scanner.Text())
-		if !ok || !below(root, "/"+name) {
+	points, err := btrfs.ParseMountInfo(mountInfo)
+	if err != nil {
+		return "", err
+	}
+	for i := range points {
+		p := &points[i]
+		if p.Type != "btrfs" || !below(p.Root, "/"+name) {
 			continue
 		}
-		there, err := subvolumeAt(point, fs.ID)
+		there, err := subvolumeAt(p.Path, fs.ID)
 		if err == nil && there == info.ID {
-			return point, nil
+			return p.Path, nil
 		}
 		if err == nil && there != 0 {
 			continue // a subvolume that is nested in it
@@ -242,23 +242,12 @@ func mountedAt(mountInfo io.Reader, live *os.File, info btrfs.Info, name string)
 		// Nothing of the file system is found there, but something may be mounted
 		// over it, or the list may be that of another namespace: the device tells.
 		// What nothing can tell may well be it.
-		ours, known := onDevices(source, fs.Devices)
+		ours, known := onDevices(p.Source, fs.Devices)
 		if ours || err != nil && !known {
-			return point, nil
+			return p.Path, nil
 		}
 	}
-	return "", scanner.Err()
-}
-
-// btrfsMount reads a line of mountinfo, if it is of btrfs: the path in the file
-// system, the mount point and the device.
-func btrfsMount(line string) (root, point, source string, ok bool) {
-	where, what, found := strings.Cut(line, " - ")
-	fields, kind := strings.Fields(where), strings.Fields(what)
-	if !found || len(fields) < 5 || len(kind) < 2 || kind[0] != "btrfs" {
-		return "", "", "", false
-	}
-	return unescape(fields[3]), unescape(fields[4]), unescape(kind[1]), true
+	return "", nil
 }
 
 // onDevices reports whether the source of a mount is a device of a file system, and
@@ -302,12 +291,4 @@ func subvolumeAt(point string, fs btrfs.UUID) (uint64, error) {
 	}
 	info, err := btrfs.ReadInfo(f)
 	return info.ID, err
-}
-
-// unescape undoes the octal escapes of mountinfo.
-func unescape(s string) string {
-	for _, e := range [...][2]string{{`\040`, " "}, {`\011`, "\t"}, {`\012`, "\n"}, {`\134`, `\`}} {
-		s = strings.ReplaceAll(s, e[0], e[1])
-	}
-	return s
 }

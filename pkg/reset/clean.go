@@ -134,27 +134,29 @@ func (p *PlanFile) volume(name string) (*PlanFileVolume, error) {
 // openSnapshots opens the snapshots subvolume and takes the lock. Where a first CLEAN
 // is made it may be missing.
 func (c *Cleans) openSnapshots() (*os.File, error) {
-	f, err := openSnapshots(c.top, c.plan.Snapshots)
-	if !c.options.First || !errors.Is(err, unix.ENOENT) {
+	name, w := c.plan.Snapshots, &volume{trace: c.options.Trace}
+	f, err := openSnapshots(c.top, name)
+	if !c.options.First || (err != nil && !errors.Is(err, unix.ENOENT)) {
 		return f, err
 	}
 	if c.options.DryRun {
-		return nil, nil
+		return f, nil // nil where it would be made
 	}
-	w := &volume{trace: c.options.Trace}
-	err = w.step("create "+c.plan.Snapshots, func() error { return createPrivate(c.top, c.plan.Snapshots) })
 	if err != nil {
+		err = w.step("create "+name, func() error { return btrfs.Create(c.top, name) })
+		if err != nil {
+			return nil, err
+		}
+		if f, err = openSnapshots(c.top, name); err != nil {
+			return nil, err
+		}
+	}
+	// Only root looks into old states: they hold old permissions and setuid programs.
+	if err := w.step("close "+name, func() error { return f.Chmod(0o700) }); err != nil {
+		f.Close()
 		return nil, err
 	}
-	return openSnapshots(c.top, c.plan.Snapshots)
-}
-
-// createPrivate makes a subvolume that only root looks into.
-func createPrivate(dir *os.File, name string) error {
-	if err := btrfs.Create(dir, name); err != nil {
-		return err
-	}
-	return pathError("chmod", name, unix.Fchmodat(int(dir.Fd()), name, 0o700, 0))
+	return f, nil
 }
 
 func (n *NewClean) prepare(ctx context.Context, snapshots *os.File, options CleanOptions) error {
@@ -258,123 +260,6 @@ func (n *NewClean) loadRules(options CleanOptions) error {
 	return nil
 }
 
-// prepareFirst makes a first CLEAN, or tells what it would be.
-func (n *NewClean) prepareFirst(ctx context.Context, live *os.File, dryRun bool) error {
-	root := live
-	if !dryRun {
-		var err error
-		if n.made, err = n.snapshot("snapshot live", live, false); err != nil {
-			return err
-		}
-		if root, err = openDir(n.work.dir, n.made); err != nil {
-			return err
-		}
-		defer root.Close()
-	}
-	var err error
-	if n.Kept, err = prunedPaths(root, n.rules); err != nil {
-		return err
-	}
-	if n.Changes, err = firstChanges(root, n.rulesAndLeft); err != nil {
-		return err
-	}
-	pruned, err := prunedPaths(root, n.rulesAndLeft)
-	if err != nil {
-		return err
-	}
-	if n.LeftOut, err = n.leftOutOf(root, pruned); err != nil || dryRun {
-		return err
-	}
-	return n.prune(ctx, root, n.rulesAndLeft)
-}
-
-// leftOutOf tells of the pruned paths that are not kept.
-func (n *NewClean) leftOutOf(root *os.File, pruned []string) ([]Change, error) {
-	info, err := btrfs.ReadInfo(root)
-	if err != nil {
-		return nil, err
-	}
-	t := newTree(root, info.ID)
-	var out []Change
-	for _, path := range pruned {
-		if stateAt(n.rules, path).Kept() {
-			continue
-		}
-		c, err := t.changeAt(path)
-		if err != nil {
-			return nil, fmt.Errorf("%q: %w", path, err)
-		}
-		out = append(out, c)
-	}
-	return out, nil
-}
-
-// changeAt tells of something that comes from a path of the tree, or would.
-func (t *tree) changeAt(path string) (Change, error) {
-	c := Change{Path: path, Kind: KindDeleted, Mode: modeDir | 0o755}
-	at := &entry{inode: rootInode}
-	for _, name := range splitComponents(path) {
-		next, err := t.find(at.inode, name)
-		if err != nil {
-			return c, err
-		}
-		if next == nil {
-			return c, errNoInode
-		}
-		if next.subvolume {
-			return c, nil
-		}
-		at = next
-	}
-	n, err := t.read(at.inode)
-	if err != nil {
-		return c, err
-	}
-	c.Mode, c.Size = n.Mode, fileSize(n)
-	return c, nil
-}
-
-// prune takes out of what becomes the new CLEAN what a matcher keeps.
-func (n *NewClean) prune(ctx context.Context, root *os.File, m *keep.Matcher) error {
-	paths, err := prunedPaths(root, m)
-	if err != nil || len(paths) == 0 {
-		return err
-	}
-	return n.work.step("prune", func() error { return removePaths(ctx, root, paths) })
-}
-
-// prepareNext makes the CLEAN after the one that is there.
-func (n *NewClean) prepareNext(ctx context.Context, live *os.File) error {
-	var err error
-	if n.source, err = n.snapshot("snapshot live", live, true); err != nil {
-		return err
-	}
-	clean, err := openDir(n.work.dir, n.work.plan.Clean)
-	if err != nil {
-		return err
-	}
-	defer clean.Close()
-	if n.made, err = n.snapshot("snapshot CLEAN", clean, false); err != nil {
-		return err
-	}
-	made, source, err := n.open()
-	if err != nil {
-		return err
-	}
-	defer made.Close()
-	defer source.Close()
-	if n.Kept, err = prunedPaths(made, n.rules); err != nil {
-		return err
-	}
-	if err := n.prune(ctx, made, n.rules); err != nil {
-		return err
-	}
-	if err := btrfs.Sync(n.work.top); err != nil { // or the planner would not see it
-		return err
-	}
-	return n.makePlans(made, source)
-}
-
 // snapshot takes a snapshot under a name that the cleanup may delete.
 func (n *NewClean) snapshot(step string, src *os.File, readOnly bool) (string, error) {
 	name, err := agedName()
@@ -393,110 +278,13 @@ func agedName() (string, error) {
 	return agedPrefix + id.String(), nil
 }
 
-func (n *NewClean) open() (made, source *os.File, err error) {
-	if made, err = openDir(n.work.dir, n.made); err != nil {
-		return nil, nil, err
-	}
-	if source, err = openDir(n.work.dir, n.source); err != nil {
-		made.Close()
-		return nil, nil, err
-	}
-	return made, source, nil
-}
-
-// makePlans plans from what becomes the new CLEAN towards a snapshot of live.
-func (n *NewClean) makePlans(made, source *os.File) error {
-	var err error
-	if n.planned, err = MakePlan(Sources{Live: made, Clean: source}, n.left); err != nil {
+// prune takes out of what becomes the new CLEAN what a matcher keeps.
+func (n *NewClean) prune(ctx context.Context, root *os.File, m *keep.Matcher) error {
+	paths, err := prunedPaths(root, m)
+	if err != nil || len(paths) == 0 {
 		return err
 	}
-	n.Changes = n.planned.Changes
-	all, err := MakePlan(Sources{Live: made, Clean: source}, n.whole)
-	if err != nil {
-		return err
-	}
-	n.LeftOut = notAmong(all.Changes, n.Changes)
-	inside, err := n.leftOutInside(source)
-	if err != nil {
-		return err
-	}
-	n.LeftOut = append(n.LeftOut, inside...)
-	sortBy(n.LeftOut, comparePaths, func(c *Change) string { return c.Path })
-	return nil
-}
-
-// leftOutInside tells of what is left out of directories that come into CLEAN: there it
-// is no change of its own.
-func (n *NewClean) leftOutInside(source *os.File) ([]Change, error) {
-	paths, err := prunedPaths(source, n.left)
-	if err != nil {
-		return nil, err
-	}
-	var inside []string
-	for _, path := range paths {
-		if stateAt(n.whole, path).Kept() {
-			continue
-		}
-		if slices.ContainsFunc(n.Changes, func(c Change) bool {
-			return c.act&actCreate != 0 && path != c.Path && below(path, c.Path)
-		}) {
-			inside = append(inside, path)
-		}
-	}
-	return n.leftOutOf(source, inside)
-}
-
-// notAmong gives the changes whose paths are not among others; both are in order.
-func notAmong(changes, others []Change) []Change {
-	var out []Change
-	for _, c := range changes {
-		for len(others) > 0 && comparePaths(others[0].Path, c.Path) < 0 {
-			others = others[1:]
-		}
-		if len(others) == 0 || others[0].Path != c.Path {
-			out = append(out, c)
-		}
-	}
-	return out
-}
-
-// preview plans from the live volume.
-func (n *NewClean) preview(live *os.File) error {
-	clean, err := openDir(n.work.dir, n.work.plan.Clean)
-	if err != nil {
-		return err
-	}
-	defer clean.Close()
-	if n.Kept, err = prunedPaths(clean, n.rules); err != nil {
-		return err
-	}
-	return n.makePlans(clean, live)
-}
-
-// firstChanges is what a first CLEAN has in its root directory.
-func firstChanges(live *os.File, left *keep.Matcher) ([]Change, error) {
-	info, err := btrfs.ReadInfo(live)
-	if err != nil {
-		return nil, err
-	}
-	t := newTree(live, info.ID)
-	entries, err := t.entries(rootInode)
-	if err != nil {
-		return nil, err
-	}
-	var out []Change
-	for _, e := range entries {
-		if left.Root().Step(e.name).Kept() {
-			continue
-		}
-		c, err := t.changeAt("/" + e.name)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, c)
-	}
-	sortBy(out, comparePaths, func(c *Change) string { return c.Path })
-	return out, nil
+	return n.work.step("prune", func() error { return removePaths(ctx, root, paths) })
 }
 
 // Close drops what was not put in place, and gives the lock back.

@@ -1,5 +1,16 @@
 package reset
 
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"nixos-go/pkg/btrfs"
+)
+
 // Names that share an inode in the snapshot share one afterwards, as far as they are
 // restored, and lie in the same subvolume of live. An inode that live has already
 // carries them all if all its names are names of that inode in the snapshot too. Else
@@ -153,4 +164,74 @@ func (p *restorePlanner) relink(n restoreName) error {
 	p.plan.Same--
 	p.add(item)
 	return nil
+}
+
+// makeLink makes a name in its stage a link to another, which is there already or in
+// live.
+func (b *restorer) makeLink(path string) error {
+	link := b.plan.links[path]
+	made := b.find(path)
+	to, err := openDir(made.stage.dir, parentOf(made.at))
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	from, fromName, err := b.openLinked(link)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	name := made.at[strings.LastIndexByte(made.at, '/')+1:]
+	if err := linkUnlocked(from, fromName, to, name); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(to.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if link.inode != 0 && st.Ino != link.inode {
+		return fmt.Errorf("%q was replaced meanwhile: try again", link.to)
+	}
+	return nil
+}
+
+// openLinked opens the directory of what a name is linked to.
+func (b *restorer) openLinked(link restoreLink) (*os.File, string, error) {
+	if link.inode != 0 {
+		dir, name := splitPath(link.to)
+		f, err := openMounted(b.plan.live, dir)
+		return f, name, err
+	}
+	made := b.find(link.to)
+	f, err := openDir(made.stage.dir, parentOf(made.at))
+	return f, made.at[strings.LastIndexByte(made.at, '/')+1:], err
+}
+
+// linkUnlocked makes a link, also to an inode that flags protect: they are put back.
+func linkUnlocked(from *os.File, fromName string, to *os.File, name string) error {
+	return unlocked(from, fromName, func() error {
+		return pathError("link", fromName, unix.Linkat(int(from.Fd()), fromName, int(to.Fd()), name, 0))
+	})
+}
+
+// unlocked makes a change to a name of a file; where flags of the file forbid it, they
+// are lifted and put back.
+func unlocked(dir *os.File, name string, change func() error) error {
+	err := change()
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	f, err := openRegular(dir, name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	flags, err := btrfs.Flags(f)
+	if err != nil {
+		return err
+	}
+	if err := liftFlags(f); err != nil {
+		return err
+	}
+	return errors.Join(change(), btrfs.SetFlags(f, flags))
 }

@@ -261,25 +261,9 @@ func (b *restorer) placeMade(item *RestoreItem) error {
 // renameUnlocked renames what was made, also where flags of its own forbid it: they are
 // put back.
 func renameUnlocked(made staged, dir *os.File, name string, how uint) error {
-	stage := int(made.stage.dir.Fd())
-	err := unix.Renameat2(stage, made.at, int(dir.Fd()), name, how)
-	if !errors.Is(err, unix.EPERM) {
-		return err
-	}
-	f, err := openRegular(made.stage.dir, made.at)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	flags, err := btrfs.Flags(f)
-	if err != nil {
-		return err
-	}
-	if err := liftFlags(f); err != nil {
-		return err
-	}
-	err = unix.Renameat2(stage, made.at, int(dir.Fd()), name, how)
-	return errors.Join(err, btrfs.SetFlags(f, flags))
+	return unlocked(made.stage.dir, made.at, func() error {
+		return unix.Renameat2(int(made.stage.dir.Fd()), made.at, int(dir.Fd()), name, how)
+	})
 }
 
 func placeError(path string, err error) error {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"nixos-go/pkg/btrfs"
 	"nixos-go/pkg/reset"
 	"nixos-go/pkg/testx"
 	"nixos-go/pkg/ui"
@@ -120,27 +121,23 @@ func FuzzIgnoreFile(f *testing.F) {
 	})
 }
 
-func TestMounts(t *testing.T) {
-	got, err := parseMounts(strings.NewReader(`22 1 0:20 / / rw shared:1 - btrfs /dev/mapper/root rw
+func TestOnTop(t *testing.T) {
+	points, err := btrfs.ParseMountInfo(strings.NewReader(`22 1 0:20 / / rw shared:1 - btrfs /dev/mapper/root rw
 23 22 0:21 /@my\040home /home rw - btrfs /dev/mapper/root rw
 24 22 0:22 / /home rw - tmpfs none rw
 25 22 0:23 /@a /mnt/a\134b rw master:1 propagate_from:2 - btrfs /dev/sda1 rw
-garbage
 `))
-	want := map[string]mounted{"/": {"/", "/dev/mapper/root"}, `/mnt/a\b`: {"/@a", "/dev/sda1"}}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(mounted{})); err != nil || diff != "" {
-		t.Errorf("parseMounts: %v (-want +got):\n%s", err, diff)
+	if err != nil {
+		t.Fatal(err)
 	}
-}
-
-func FuzzMounts(f *testing.F) {
-	f.Add("22 1 0:20 / / rw - btrfs /dev/x rw\n")
-	f.Fuzz(func(t *testing.T, text string) {
-		got, err := parseMounts(strings.NewReader(text))
-		if err == nil && len(got) > strings.Count(text, "btrfs") {
-			t.Errorf("parseMounts(%q) = %v", text, got)
-		}
-	})
+	got := map[string]string{}
+	for path, p := range onTop(points) {
+		got[path] = p.Root + " of " + p.Source
+	}
+	want := map[string]string{"/": "/ of /dev/mapper/root", `/mnt/a\b`: "/@a of /dev/sda1"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("onTop (-want +got):\n%s", diff)
+	}
 }
 
 func FuzzMemory(f *testing.F) {

@@ -1,11 +1,9 @@
 package diff
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -13,9 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"nixos-go/pkg/btrfs"
 	"nixos-go/pkg/clikit"
 	"nixos-go/pkg/reset"
-	"nixos-go/pkg/run"
 	"nixos-go/pkg/settings"
 )
 
@@ -163,11 +161,11 @@ func (t tool) readPlan(file string) (*target, error) {
 	}
 	files := t.env.Host.Files
 	inProfile := path.Join(settings.SystemProfile, settings.PlanFile)
-	next, err := readPlanFile(files, inProfile)
+	next, err := settings.ReadPlan(files, inProfile)
 	if err != nil {
 		return nil, err
 	}
-	running, err := readPlanFile(files, settings.PlanFile)
+	running, err := settings.ReadPlan(files, settings.PlanFile)
 	switch {
 	case next == nil && err != nil:
 		return nil, err
@@ -189,23 +187,6 @@ func (t tool) readPlan(file string) (*target, error) {
 		}
 	}
 	return &target{plan: next, source: inProfile}, nil
-}
-
-// readPlanFile reads a plan of this machine; nil where there is none.
-func readPlanFile(files run.Files, name string) (*reset.PlanFile, error) {
-	f, err := files.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	plan, err := reset.ParsePlanFile(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Name(), err)
-	}
-	return plan, nil
 }
 
 // differences says in what the next boot's plan differs from the running system's,
@@ -288,8 +269,8 @@ func (t tool) findDevice(r request, tgt *target) error {
 	}
 	for _, v := range tgt.plan.Volumes {
 		m, mounted := mounts[v.MountPoint]
-		if mounted && m.root != "/"+v.Name {
-			t.env.UI.Warnf("what is mounted at %s is %s of %s, not %s: shown is %s", v.MountPoint, m.root, m.source, v.Name, v.Name)
+		if mounted && m.Root != "/"+v.Name {
+			t.env.UI.Warnf("what is mounted at %s is %s of %s, not %s: shown is %s", v.MountPoint, m.Root, m.Source, v.Name, v.Name)
 		}
 	}
 	tgt.device = tgt.plan.Device
@@ -300,20 +281,17 @@ func (t tool) findDevice(r request, tgt *target) error {
 	}
 	for _, v := range tgt.plan.Volumes {
 		if m, mounted := mounts[v.MountPoint]; mounted {
-			t.env.UI.Warnf("the plan's device %q is not there: taken is %s, which is mounted at %s", tgt.device, m.source, v.MountPoint)
-			tgt.device = m.source
+			t.env.UI.Warnf("the plan's device %q is not there: taken is %s, which is mounted at %s", tgt.device, m.Source, v.MountPoint)
+			tgt.device = m.Source
 			return nil
 		}
 	}
 	return clikit.WithHint(fmt.Errorf("the plan's device %q is not there", tgt.device), "name one with --device")
 }
 
-// mounted is a btrfs mount.
-type mounted struct{ root, source string }
-
 // mounts are the btrfs mounts by mount point, the one on top where there are several.
-func (t tool) mounts() (map[string]mounted, error) {
-	f, err := t.env.Host.Files.Open("/proc/self/mountinfo")
+func (t tool) mounts() (map[string]btrfs.MountPoint, error) {
+	f, err := t.env.Host.Files.Open(btrfs.MountInfo)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -321,32 +299,18 @@ func (t tool) mounts() (map[string]mounted, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return parseMounts(f)
+	points, err := btrfs.ParseMountInfo(f)
+	return onTop(points), err
 }
 
-// parseMounts reads mountinfo (proc_pid_mountinfo(5)):
-//
-//	36 35 0:33 /@root / rw,noatime shared:1 - btrfs /dev/mapper/root rw,…
-func parseMounts(r io.Reader) (map[string]mounted, error) {
-	found := map[string]mounted{}
-	scanner := bufio.NewScanner(r)
-	scanner.Buffer(nil, 1<<20)
-	for scanner.Scan() {
-		before, after, ok := strings.Cut(scanner.Text(), " - ")
-		mount, fs := strings.Fields(before), strings.Fields(after)
-		if !ok || len(mount) < 5 || len(fs) < 2 {
-			continue
-		}
-		point := unescape(mount[4])
-		delete(found, point)
-		if fs[0] == "btrfs" {
-			found[point] = mounted{unescape(mount[3]), unescape(fs[1])}
+// onTop finds the btrfs mounts that nothing covers.
+func onTop(points []btrfs.MountPoint) map[string]btrfs.MountPoint {
+	found := map[string]btrfs.MountPoint{}
+	for _, p := range points {
+		delete(found, p.Path)
+		if p.Type == "btrfs" {
+			found[p.Path] = p
 		}
 	}
-	return found, scanner.Err()
-}
-
-// unescape undoes the octal escapes of mountinfo.
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+	return found
 }

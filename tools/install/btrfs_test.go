@@ -2,10 +2,13 @@ package install
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"nixos-go/pkg/btrfs"
 	"nixos-go/pkg/clikit"
@@ -43,17 +46,7 @@ func TestCleanOnARealDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var out, messages bytes.Buffer
-	env := &clikit.Env{
-		UI:     ui.New(&out, &messages, ui.Options{}),
-		Host:   run.Host{Runner: &run.Recorder{}, Files: run.Below(root)},
-		Redact: &run.Redactor{},
-		Getenv: func(string) string { return "" },
-	}
-	status := clikit.Run(t.Context(), newApp(env, takeClean), []string{"--from", "permissions", "--root", "/", "--yes"}, env.UI)
-	if status != 0 {
-		t.Fatalf("status = %d: %s", status, messages.String())
-	}
+	installedRun(t, root, "--from", "permissions", "--root", "/", "--yes")
 	clean := filepath.Join(disk.Mount, "@snapshots/@root/CLEAN")
 	if text, err := os.ReadFile(filepath.Join(clean, "etc/hostname")); string(text) != "MINE" || err != nil {
 		t.Errorf("CLEAN's hostname = %q, %v", text, err)
@@ -66,4 +59,36 @@ func TestCleanOnARealDisk(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(root, "var/lib/nixos-go/secrets")); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the secrets: %v, %v, want 0700", info.Mode(), err)
 	}
+
+	// The step repeated takes a new CLEAN in the place of the old one.
+	if err := os.WriteFile(filepath.Join(root, "etc/hostname"), []byte("NEW"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out := installedRun(t, root, "--from", "clean", "--root", "/", "--yes", "--json")
+	var result report
+	if err := json.Unmarshal([]byte(out), &result); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]cleanTaken{{Volume: "@root", LeftOut: 3, Replaced: true}}, result.Clean); diff != "" {
+		t.Errorf("the step clean again (-want +got):\n%s", diff)
+	}
+	if text, err := os.ReadFile(filepath.Join(clean, "etc/hostname")); string(text) != "NEW" || err != nil {
+		t.Errorf("CLEAN's hostname = %q, %v after the step was repeated", text, err)
+	}
+}
+
+// installedRun runs the tool in an installed system, and gives what it prints.
+func installedRun(t *testing.T, root string, args ...string) string {
+	t.Helper()
+	var out, messages bytes.Buffer
+	env := &clikit.Env{
+		UI:     ui.New(&out, &messages, ui.Options{}),
+		Host:   run.Host{Runner: &run.Recorder{}, Files: run.Below(root)},
+		Redact: &run.Redactor{},
+		Getenv: func(string) string { return "" },
+	}
+	if status := clikit.Run(t.Context(), newApp(env, takeClean), args, env.UI); status != 0 {
+		t.Fatalf("%q: status %d: %s", args, status, messages.String())
+	}
+	return out.String()
 }

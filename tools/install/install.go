@@ -10,7 +10,6 @@ package install
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -19,12 +18,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"nixos-go/pkg/btrfs"
 	"nixos-go/pkg/clikit"
-	"nixos-go/pkg/factory"
 	"nixos-go/pkg/flake"
 	"nixos-go/pkg/prompt"
-	"nixos-go/pkg/reset"
 	"nixos-go/pkg/settings"
 )
 
@@ -39,9 +35,6 @@ const description = "Installs a host of the flake on a disk of this machine, fro
 	"the one in the host's settings.disk.device. A mounted disk, the one this system runs from, one that " +
 	"is too small, and a machine without EFI are refused.\n\n" +
 	"A run that failed is taken up where it stopped: run the command again, or name a step with --from."
-
-// cleaner takes CLEAN of every volume of a plan.
-type cleaner func(ctx context.Context, plan *reset.PlanFile) ([]factory.Result, error)
 
 func newApp(env *clikit.Env, clean cleaner) *cli.App {
 	t := tool{env, clean}
@@ -196,21 +189,4 @@ func processor() string {
 		return "aarch64"
 	}
 	return runtime.GOARCH
-}
-
-// takeClean takes CLEAN on the plan's device.
-func takeClean(ctx context.Context, plan *reset.PlanFile) (results []factory.Result, err error) {
-	top, err := btrfs.Mount(plan.Device, btrfs.MountOptions{})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, top.Close()) }()
-	for _, volume := range plan.Volumes {
-		result, err := factory.Take(ctx, top, plan, volume)
-		if err != nil {
-			return results, err
-		}
-		results = append(results, result)
-	}
-	return results, nil
 }

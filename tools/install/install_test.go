@@ -14,7 +14,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"nixos-go/pkg/clikit"
-	"nixos-go/pkg/factory"
 	"nixos-go/pkg/reset"
 	"nixos-go/pkg/run"
 	"nixos-go/pkg/settings"
@@ -30,14 +29,14 @@ func TestMain(m *testing.M) {
 
 // recordClean stands for taking CLEAN, which needs a real btrfs: it writes down
 // what it was asked for, and fails where $CLEAN_FAILS says so.
-func recordClean(_ context.Context, plan *reset.PlanFile) ([]factory.Result, error) {
+func recordClean(_ context.Context, plan *reset.PlanFile) ([]cleanTaken, error) {
 	if text := os.Getenv("CLEAN_FAILS"); text != "" {
 		return nil, errors.New(text)
 	}
-	results := []factory.Result{}
+	results := []cleanTaken{}
 	text := plan.Device + "\n"
 	for _, volume := range plan.Volumes {
-		results = append(results, factory.Result{Volume: volume.Name, LeftOut: len(volume.Keep)})
+		results = append(results, cleanTaken{Volume: volume.Name, LeftOut: len(volume.Keep)})
 		text += fmt.Sprintln(volume.Name, volume.Keep)
 	}
 	return results, os.WriteFile(filepath.Join(os.Getenv("ROOT"), "clean"), []byte(text), 0o644)
@@ -88,25 +87,19 @@ func FuzzParseDisks(f *testing.F) {
 	})
 }
 
-func TestMountInfo(t *testing.T) {
-	const text = "24 1 0:22 / / rw - btrfs /dev/mapper/root rw\n" +
-		`30 24 0:30 / /mnt/My\040Disk\134x rw shared:1 - ext4 /dev/sda1 rw` + "\n" + "short line\n"
-	got, err := parseMountInfo(strings.NewReader(text))
-	if want := []string{"/", `/mnt/My Disk\x`}; err != nil || !cmp.Equal(want, got) {
-		t.Errorf("parseMountInfo() = %q, %v, want %q", got, err, want)
-	}
+func TestParseSwaps(t *testing.T) {
 	swaps, err := parseSwaps(strings.NewReader("Filename\tType\tSize\n/mnt/.swap/swapfile  file  1024\n/dev/zram0 partition 5\n"))
 	if want := []string{"/mnt/.swap/swapfile", "/dev/zram0"}; err != nil || !cmp.Equal(want, swaps) {
 		t.Errorf("parseSwaps() = %q, %v, want %q", swaps, err, want)
 	}
 }
 
-func FuzzMountInfo(f *testing.F) {
-	f.Add(`30 24 0:30 / /mnt/a\040b rw - ext4 x rw`)
+func FuzzParseSwaps(f *testing.F) {
+	f.Add("Filename Type\n/mnt/a\\040b file 1")
 	f.Fuzz(func(t *testing.T, text string) {
-		points, err := parseMountInfo(strings.NewReader(text))
-		if err == nil && len(points) > strings.Count(text, "\n")+1 {
-			t.Errorf("%q gives %d mount points", text, len(points))
+		names, err := parseSwaps(strings.NewReader(text))
+		if err == nil && len(names) > strings.Count(text, "\n") {
+			t.Errorf("%q gives %d swaps", text, len(names))
 		}
 	})
 }

@@ -7,57 +7,21 @@ import (
 	"io"
 	"io/fs"
 	"slices"
-	"strconv"
 	"strings"
 
+	"nixos-go/pkg/btrfs"
 	"nixos-go/pkg/run"
 )
 
 // isMounted tells whether a directory is a mount point.
 func isMounted(files run.Files, dir string) (bool, error) {
-	f, err := files.Open("/proc/self/mountinfo")
+	f, err := files.Open(btrfs.MountInfo)
 	if err != nil {
 		return false, err
 	}
 	defer f.Close()
-	points, err := parseMountInfo(f)
-	if err != nil {
-		return false, err
-	}
-	if slices.Contains(points, dir) {
-		return true, nil
-	}
-	return false, nil
-}
-
-// parseMountInfo lists the mount points of proc_pid_mountinfo(5): the fifth
-// field, in which a blank, tab, newline and backslash stand as octal numbers.
-func parseMountInfo(r io.Reader) ([]string, error) {
-	var points []string
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		if fields := strings.Fields(lines.Text()); len(fields) > 4 {
-			points = append(points, unescape(fields[4]))
-		}
-	}
-	return points, lines.Err()
-}
-
-// unescape reads \040 and the like.
-func unescape(text string) string {
-	var b strings.Builder
-	for i := 0; i < len(text); i++ {
-		if text[i] == '\\' && i+3 < len(text) {
-			if code, err := strconv.ParseUint(text[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(code))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(text[i])
-	}
-	return b.String()
+	points, err := btrfs.ParseMountInfo(f)
+	return slices.ContainsFunc(points, func(p btrfs.MountPoint) bool { return p.Path == dir }), err
 }
 
 // parseSwaps lists the files and devices of /proc/swaps (proc_swaps(5)): the
@@ -67,7 +31,7 @@ func parseSwaps(r io.Reader) ([]string, error) {
 	lines := bufio.NewScanner(r)
 	for first := true; lines.Scan(); first = false {
 		if fields := strings.Fields(lines.Text()); !first && len(fields) > 0 {
-			names = append(names, unescape(fields[0]))
+			names = append(names, btrfs.UnescapeOctal(fields[0]))
 		}
 	}
 	return names, lines.Err()

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"nixos-go/pkg/clikit"
-	"nixos-go/pkg/factory"
 	"nixos-go/pkg/nix"
 	"nixos-go/pkg/prompt"
 	"nixos-go/pkg/run"
@@ -35,13 +34,13 @@ type session struct {
 
 // report is the result.
 type report struct {
-	Host          string           `json:"host,omitempty"`
-	Configuration string           `json:"configuration,omitempty"`
-	Device        string           `json:"device,omitempty"`
-	Root          string           `json:"root"`
-	Steps         []stepName       `json:"steps"`
-	Clean         []factory.Result `json:"clean,omitempty"`
-	Next          []string         `json:"next,omitempty"`
+	Host          string       `json:"host,omitempty"`
+	Configuration string       `json:"configuration,omitempty"`
+	Device        string       `json:"device,omitempty"`
+	Root          string       `json:"root"`
+	Steps         []stepName   `json:"steps"`
+	Clean         []cleanTaken `json:"clean,omitempty"`
+	Next          []string     `json:"next,omitempty"`
 }
 
 func newSession(t tool, r request) *session {

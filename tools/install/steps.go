@@ -10,7 +10,6 @@ import (
 
 	"nixos-go/pkg/passwd"
 	"nixos-go/pkg/permissions"
-	"nixos-go/pkg/reset"
 	"nixos-go/pkg/run"
 	"nixos-go/pkg/settings"
 	"nixos-go/pkg/ui"
@@ -135,18 +134,13 @@ func (s *session) permissions(ctx context.Context, _ []run.Command) error {
 // takeClean takes CLEAN, as the installed system's own plan says. It comes last:
 // what changes afterwards would be wiped by the first boot.
 func (s *session) takeClean(ctx context.Context, _ []run.Command) error {
-	f, err := s.targetFiles().Open(path.Join(settings.SystemProfile, settings.PlanFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		s.env.UI.Infof("This host is not reset at boot: it needs no CLEAN.")
-		return nil
-	}
+	plan, err := settings.ReadPlan(s.targetFiles(), path.Join(settings.SystemProfile, settings.PlanFile))
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	plan, err := reset.ParsePlanFile(f)
-	if err != nil {
-		return fmt.Errorf("%s: %w", f.Name(), err)
+	if plan == nil {
+		s.env.UI.Infof("This host is not reset at boot: it needs no CLEAN.")
+		return nil
 	}
 	if s.report.Clean, err = s.clean(ctx, plan); err != nil {
 		return err

@@ -193,17 +193,11 @@ func (t tool) rebase(c *cli.Context) error {
 // renew makes new CLEANs: the first ones, or others.
 func (t tool) renew(c *cli.Context, first bool) error {
 	options := clikit.OptionsOf(c)
-	m, err := t.open(c, nextBoot, options.DryRun)
-	if m != nil {
-		defer m.close()
-	}
+	m, names, err := t.openVolumes(c, nextBoot, options.DryRun)
 	if err != nil {
 		return err
 	}
-	names, err := m.volumes(c.Args().Slice())
-	if err != nil {
-		return err
-	}
+	defer m.close()
 	if first && !c.Args().Present() {
 		if names, err = t.withoutClean(m, names); err != nil || len(names) == 0 {
 			return err
@@ -393,17 +387,11 @@ type undone struct {
 
 func (t tool) undo(c *cli.Context) error {
 	options := clikit.OptionsOf(c)
-	m, err := t.open(c, nextBoot, options.DryRun)
-	if m != nil {
-		defer m.close()
-	}
+	m, names, err := t.openVolumes(c, nextBoot, options.DryRun)
 	if err != nil {
 		return err
 	}
-	names, err := m.volumes(c.Args().Slice())
-	if err != nil {
-		return err
-	}
+	defer m.close()
 	if !c.Args().Present() {
 		names = m.undoable(names)
 	}

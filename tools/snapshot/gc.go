@@ -53,12 +53,10 @@ func (t tool) gc(c *cli.Context) error {
 	}
 	options := clikit.OptionsOf(c)
 	m, err := t.open(c, running, options.DryRun)
-	if m != nil {
-		defer m.close()
-	}
 	if err != nil {
 		return err
 	}
+	defer m.close()
 	result := &collected{Applied: !options.DryRun, Freed: []freed{}}
 	if result.AvailableBefore, _, err = space(m.top); err != nil {
 		return err

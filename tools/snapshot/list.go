@@ -103,17 +103,11 @@ func roleOf(s *reset.Snapshot, clean string) role {
 }
 
 func (t tool) list(c *cli.Context) error {
-	m, err := t.open(c, running, true)
-	if m != nil {
-		defer m.close()
-	}
+	m, names, err := t.openVolumes(c, running, true)
 	if err != nil {
 		return err
 	}
-	names, err := m.volumes(c.Args().Slice())
-	if err != nil {
-		return err
-	}
+	defer m.close()
 	l := newListing(m, names)
 	if !c.Bool("no-sizes") {
 		if err := t.measure(c.Context, m, l); err != nil {

@@ -3,7 +3,6 @@ package snapshot
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -48,7 +47,24 @@ func (t tool) open(c *cli.Context, whose generation, readOnly bool) (*machine, e
 	if err != nil {
 		return nil, err
 	}
-	return m, m.openTop(c.String("device"), readOnly)
+	if err := m.openTop(c.String("device"), readOnly); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// openVolumes is open, and finds the volumes that the arguments name.
+func (t tool) openVolumes(c *cli.Context, whose generation, readOnly bool) (*machine, []string, error) {
+	m, err := t.open(c, whose, readOnly)
+	if err != nil {
+		return nil, nil, err
+	}
+	names, err := m.volumes(c.Args().Slice())
+	if err != nil {
+		m.close()
+		return nil, nil, err
+	}
+	return m, names, nil
 }
 
 // filesOf are the files of the machine in question.
@@ -79,7 +95,7 @@ func (t tool) readPlan(c *cli.Context, whose generation) (*machine, error) {
 		slices.Reverse(names)
 	}
 	for _, name := range names {
-		plan, err := readPlanFile(m.files, name)
+		plan, err := settings.ReadPlan(m.files, name)
 		if err != nil {
 			return nil, err
 		}
@@ -91,23 +107,6 @@ func (t tool) readPlan(c *cli.Context, whose generation) (*machine, error) {
 	return nil, clikit.WithHint(
 		fmt.Errorf("no volume of this machine is reset at boot: there is no %s", settings.PlanFile),
 		"settings.disk.immutability.enable turns the reset on; --plan FILE takes the rules of a file")
-}
-
-// readPlanFile reads a plan of the machine; nil where there is none.
-func readPlanFile(files run.Files, name string) (*reset.PlanFile, error) {
-	f, err := files.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	plan, err := reset.ParsePlanFile(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Name(), err)
-	}
-	return plan, nil
 }
 
 func (m *machine) openTop(device string, readOnly bool) error {

@@ -82,12 +82,10 @@ func (t tool) restore(c *cli.Context) error {
 	}
 	options := clikit.OptionsOf(c)
 	m, err := t.open(c, running, options.DryRun)
-	if m != nil {
-		defer m.close()
-	}
 	if err != nil {
 		return err
 	}
+	defer m.close()
 	r := &restoring{tool: t, machine: m, from: strings.ToUpper(c.String("from")), options: options, force: c.Bool("force")}
 	defer r.close()
 	if !options.DryRun {

@@ -122,7 +122,7 @@ func (v *verifier) checkPlan() {
 	if v.source != settings.SystemProfile+settings.PlanFile {
 		return
 	}
-	now, err := readPlanFile(v.files, settings.PlanFile)
+	now, err := settings.ReadPlan(v.files, settings.PlanFile)
 	switch {
 	case err != nil:
 		v.warnf("plan", "", "", "the running system's cannot be read: %v", err)

@@ -129,12 +129,10 @@ func readBoot(files run.Files) (*wipedList, []reset.Wiped, error) {
 // expand lists what lay in wiped directories, as PREVIOUS has it.
 func (t tool) expand(c *cli.Context, changes []reset.Wiped, scope scope) ([]reset.Wiped, error) {
 	m, err := t.open(c, running, true)
-	if m != nil {
-		defer m.close()
-	}
 	if err != nil {
 		return nil, err
 	}
+	defer m.close()
 	e := expander{tool: t, machine: m, previous: map[string]*os.File{}}
 	defer e.close()
 	var out []reset.Wiped

@@ -33,7 +33,7 @@ func (s *session) findEphemeral(ctx context.Context, system string) error {
 	if s.before.running == "" {
 		return nil // no NixOS: nothing here is kept or wiped
 	}
-	after, err := readPlan(s.env.Host.Files, system)
+	after, err := settings.ReadPlan(s.env.Host.Files, path.Join(system, settings.PlanFile))
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func (s *session) findEphemeral(ctx context.Context, system string) error {
 	}
 	var before []*reset.PlanFile
 	for _, generation := range []string{settings.RunningSystem, settings.SystemProfile} {
-		p, err := readPlan(s.env.Host.Files, generation)
+		p, err := settings.ReadPlan(s.env.Host.Files, path.Join(generation, settings.PlanFile))
 		if err != nil {
 			s.env.UI.Warnf("what the present system keeps cannot be read: %v", err)
 			continue
@@ -57,23 +57,6 @@ func (s *session) findEphemeral(ctx context.Context, system string) error {
 	}
 	s.report.Ephemeral = found
 	return err
-}
-
-// readPlan reads the plan that a system carries; nil where it has none.
-func readPlan(files run.Files, system string) (*reset.PlanFile, error) {
-	f, err := files.Open(path.Join(system, settings.PlanFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil //nolint:nilnil // a system without a reset is none that failed to be read
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	plan, err := reset.ParsePlanFile(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Name(), err)
-	}
-	return plan, nil
 }
 
 // ephemeral lists, top-most first, what is there and was kept by any of the
