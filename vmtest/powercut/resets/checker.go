@@ -24,6 +24,9 @@ type checker struct {
 	// the times of their roots mean nothing until the next boot.
 	inUse bool
 
+	// renewsClean says that the program puts another CLEAN in the old one's place.
+	renewsClean bool
+
 	before, done        state
 	recovered, settling []state // what runs without a cut reached
 	// anyTime are the paths whose times differ between two runs from the same
@@ -296,10 +299,17 @@ func (c *checker) complete(volume string, got volumeState) error {
 // cleanComplete checks that a CLEAN that is there is whole.
 func (c *checker) cleanComplete(volume string, got volumeState) error {
 	clean, ok := got[c.plan.Clean]
+	if !ok && c.renewsClean {
+		return errors.New("it is away, and no boot can reset")
+	}
 	if !ok {
 		return nil // whether it has to be there is history's business
 	}
-	if diff := c.same(volume, c.plan.Clean, c.done[volume][c.plan.Clean], clean); diff != "" {
+	diff := c.same(volume, c.plan.Clean, c.done[volume][c.plan.Clean], clean)
+	if c.renewsClean && clean.uuid == c.before[volume][c.plan.Clean].uuid {
+		diff = c.same(volume, c.plan.Clean, c.before[volume][c.plan.Clean], clean)
+	}
+	if diff != "" {
 		return fmt.Errorf("it is not what it should be: %s", diff)
 	}
 	return nil
@@ -341,6 +351,8 @@ func (c *checker) historyReachable(volume string, got volumeState) error {
 			continue // of the run before, or waiting for the cleanup
 		case name == reset.NameCurrent:
 			continue // can be made again
+		case name == c.plan.Clean && c.renewsClean:
+			names = append([]string{name}, aged...)
 		case name == c.plan.Clean, !swapped && c.moves(volume):
 			names = []string{name}
 		case name == reset.NamePrevious:

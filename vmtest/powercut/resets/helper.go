@@ -34,7 +34,7 @@ func Helper(args []string, stderr io.Writer) (status int, called bool) {
 }
 
 func help(args []string) error {
-	if len(args) != 3 {
+	if len(args) < 3 {
 		return fmt.Errorf("%s: want a name, a plan and a device, got %q", helperWord, args)
 	}
 	f, err := os.Open(args[1])
@@ -52,6 +52,8 @@ func help(args []string) error {
 		})
 	case takeCleanName:
 		return withTop(args[2], func(top *os.File) error { return takeMissingCleans(top, p) })
+	case inUseName:
+		return becomeInUse(p, args[2], args[3:])
 	default:
 		return fmt.Errorf("%s: there is no %q", helperWord, name)
 	}

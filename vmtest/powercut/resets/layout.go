@@ -181,6 +181,7 @@ func install(mount string) error {
 }
 
 func installRoot(t *tree) {
+	t.dir("home", 0o755)
 	t.dir("etc/ssh", 0o755)
 	t.dir("etc/conf.d", 0o755)
 	t.dir("usr/lib", 0o755)

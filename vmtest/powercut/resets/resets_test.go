@@ -32,11 +32,15 @@ func newTools(t *testing.T) Tools {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build initrd-reset: %v\n%s", err, out)
 	}
+	snapshot := filepath.Join(t.TempDir(), "nixos-snapshot")
+	if out, err := exec.Command("go", "build", "-o", snapshot, "nixos-go/tools/snapshot/cmd/nixos-snapshot").CombinedOutput(); err != nil {
+		t.Fatalf("go build nixos-snapshot: %v\n%s", err, out)
+	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Tools{Run: &run.Local{}, InitrdReset: binary, Helper: self}
+	return Tools{Run: &run.Local{}, InitrdReset: binary, Snapshot: snapshot, Helper: self}
 }
 
 func newRunner(t *testing.T, s powercut.Selection) *powercut.Runner {

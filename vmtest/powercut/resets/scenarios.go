@@ -12,6 +12,7 @@ import (
 type Tools struct {
 	Run         run.Runner
 	InitrdReset string // path of the binary
+	Snapshot    string // path of nixos-snapshot
 	Helper      string // path of a program that calls Helper first; mostly this one
 }
 
@@ -34,7 +35,7 @@ func (t Tools) used(days int) program {
 
 // Scenarios is the table.
 func (t Tools) Scenarios() []*powercut.Scenario {
-	return slices.Concat(t.resets(), t.fullDisks(), t.snapshots(), t.restores(), t.disabled(), t.cleanups(), t.cleans())
+	return slices.Concat(t.resets(), t.fullDisks(), t.snapshots(), t.restores(), t.disabled(), t.cleanups(), t.cleans(), t.snapshotTool())
 }
 
 // both makes two scenarios of one: with the commits of the program alone, and with

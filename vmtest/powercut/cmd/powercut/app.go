@@ -42,11 +42,33 @@ func app(env *clikit.Env) *cli.App {
 	})
 }
 
-func initrdResetFlag() cli.Flag {
-	return &cli.StringFlag{
-		Name: "initrd-reset", Value: filepath.Join(".cache", "bin", "initrd-reset"),
-		Usage: "the binary `FILE` that is cut off (scripts/powercut makes it)",
+// The programs that are cut off, by the flag that names another binary of each.
+const (
+	initrdReset   = "initrd-reset"
+	nixosSnapshot = "nixos-snapshot"
+)
+
+func programFlags() []cli.Flag {
+	var flags []cli.Flag
+	for _, program := range []string{initrdReset, nixosSnapshot} {
+		flags = append(flags, &cli.StringFlag{
+			Name: program, Value: filepath.Join(".cache", "bin", program),
+			Usage: "the binary `FILE` that is cut off (scripts/powercut makes it)",
+		})
 	}
+	return flags
+}
+
+// program finds the binary of a program.
+func program(c *cli.Context, name string) (string, error) {
+	binary, err := filepath.Abs(c.String(name))
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(binary); err != nil {
+		return "", clikit.WithHint(err, "scripts/powercut makes it; --%s names another", name)
+	}
+	return binary, nil
 }
 
 // scenarios is the table, with the programs that the command line names.
@@ -55,14 +77,15 @@ func (t *tool) scenarios(c *cli.Context) ([]*powercut.Scenario, error) {
 	if err != nil {
 		return nil, err
 	}
-	binary, err := filepath.Abs(c.String("initrd-reset"))
+	reset, err := program(c, initrdReset)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(binary); err != nil {
-		return nil, clikit.WithHint(err, "scripts/powercut makes it; --initrd-reset names another")
+	snapshot, err := program(c, nixosSnapshot)
+	if err != nil {
+		return nil, err
 	}
-	return resets.Tools{Run: t.programs(), InitrdReset: binary, Helper: self}.Scenarios(), nil
+	return resets.Tools{Run: t.programs(), InitrdReset: reset, Snapshot: snapshot, Helper: self}.Scenarios(), nil
 }
 
 func (t *tool) programs() run.Runner { return t.env.Host.Runner }

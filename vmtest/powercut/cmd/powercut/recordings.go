@@ -21,10 +21,9 @@ func (t *tool) replayCommand() *cli.Command {
 		Name:      "replay",
 		Usage:     "try one point of a recording again",
 		ArgsUsage: "RECORDING POINT",
-		Flags: []cli.Flag{
+		Flags: append(programFlags(), clikit.JSONFlag(),
 			&cli.StringFlag{Name: "scenario", Required: true, Usage: "the scenario `NAME` that was recorded"},
-			initrdResetFlag(), clikit.JSONFlag(),
-		},
+		),
 		Action: t.replay,
 	}
 }

@@ -30,13 +30,12 @@ func (t *tool) runCommand() *cli.Command {
 			"such as 'reset-*'.\n\n" +
 			"A point that fails leaves its image and its recording, and the command that tries it again. " +
 			"Exit status 1 says that there is one.",
-		Flags: []cli.Flag{
+		Flags: append(programFlags(), clikit.JSONFlag(),
 			&cli.BoolFlag{Name: "all", Usage: "every flush and every write, and more subsets"},
 			&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "draws the sample and the subsets: `N`"},
 			&cli.IntFlag{Name: "workers", Value: runtime.NumCPU(), Usage: "try `N` points at a time"},
 			&cli.StringFlag{Name: "dir", Value: powercut.WorkDir(), Usage: "the folder `DIR` for images, best on a tmpfs"},
-			initrdResetFlag(), clikit.JSONFlag(),
-		},
+		),
 		Action: t.run,
 	}
 }
@@ -211,7 +210,7 @@ func (t *tool) listCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "list",
 		Usage: "list the scenarios",
-		Flags: []cli.Flag{initrdResetFlag(), clikit.JSONFlag()},
+		Flags: append(programFlags(), clikit.JSONFlag()),
 		Action: func(c *cli.Context) error {
 			if err := clikit.NoArgs(c); err != nil {
 				return err
