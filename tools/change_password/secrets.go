@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"nixos-go/pkg/clikit"
 	"nixos-go/pkg/luks"
 	"nixos-go/pkg/passwd"
 	"nixos-go/pkg/prompt"
@@ -82,7 +83,7 @@ func (s *session) secret(c *cli.Context, flag, text string, fresh bool) ([]byte,
 		secret, err = s.env.Ask.Password(c.Context, question)
 	}
 	if err != nil {
-		return nil, err
+		return nil, clikit.Unchanged(err)
 	}
 	s.env.Redact.Add(secret)
 	return secret, nil

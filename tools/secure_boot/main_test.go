@@ -20,7 +20,13 @@ import (
 // killArg makes the test's own program the process that is killed.
 const killArg = "killed-process"
 
+// toolArg makes it the tool, on the machine in the folder $MACHINE.
+const toolArg = "tool-process"
+
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == toolArg {
+		os.Exit(atTerminal(os.Args[2:]))
+	}
 	if len(os.Args) > 4 && os.Args[1] == killArg {
 		os.Exit(killed(os.Args[2], os.Args[3], os.Args[4]))
 	}
@@ -51,6 +57,25 @@ func TestScripts(t *testing.T) {
 			return aside.Setup(e)
 		},
 	})
+}
+
+// atTerminal is the tool as a person runs it, on a machine that plays along.
+func atTerminal(args []string) int {
+	dir := os.Getenv("MACHINE")
+	keys, err := fakeesp.LoadKeys(filepath.Join(dir, "keys-of-the-test"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	m := open(fakeesp.Panic{}, dir, keys)
+	if runner, ok := m.runner.(*nixos); ok && os.Getenv("REBUILD") == "unfit" {
+		runner.rebuilt = func() { m.esp.Standard(41) }
+	}
+	env := clikit.System()
+	env.Host = run.Host{Runner: m.runner, Files: run.Below(dir)}
+	ctx, stop := clikit.SignalContext(context.Background())
+	defer stop()
+	return clikit.Run(ctx, secureboottool.New(env, secureboottool.Hooks{}), args, env.UI)
 }
 
 // killed changes a machine and dies at a point. "undo" lies on the way back

@@ -158,14 +158,7 @@ func (s *session) agree(ctx context.Context, want Want) error {
 	if !want.Insecure {
 		return nil
 	}
-	agreed, err := s.env.Confirm(ctx, s.options, "Enrol the TPM all the same?", "")
-	if err != nil {
-		return err
-	}
-	if !agreed {
-		return errors.New("nothing was changed")
-	}
-	return nil
+	return s.env.Agree(ctx, s.options, "Enrol the TPM all the same?", "")
 }
 
 // ask gets the passphrase, tests it, and gets a new PIN.
@@ -187,7 +180,7 @@ func (s *session) ask(c *cli.Context) error {
 		}, passwd.Check, say)
 	}
 	if err != nil {
-		return err
+		return clikit.Unchanged(err)
 	}
 	s.env.Redact.Add(s.pin)
 	return passwd.Check(s.pin)
@@ -205,7 +198,7 @@ func (s *session) askPassphrase(c *cli.Context) error {
 		})
 	}
 	if err != nil {
-		return err
+		return clikit.Unchanged(err)
 	}
 	s.env.Redact.Add(s.passphrase)
 	s.env.UI.Stepf("testing the passphrase")
