@@ -212,7 +212,7 @@ func TestKilled(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	t.Run("wrong passphrase", func(t *testing.T) {
 		m := newMachine(t, oldPassword)
-		wrong := answers()
+		wrong := answers()[:1] // nothing more is asked
 		wrong[0].Say = "not it"
 		status := m.run(t.Context(), local(), wrong, changepassword.Hooks{})
 		m.expect("change", status, 1, before)

@@ -33,11 +33,11 @@ const memoryArg = "memory-process"
 var aside *standin.Aside
 
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == toolArg {
+	if len(os.Args) > 1 && os.Args[1] == toolArg {
 		env := clikit.System()
 		env.Host = run.Host{Runner: local(), Files: run.Below(os.Getenv("MACHINE"))}
 		ctx, stop := clikit.SignalContext(context.Background())
-		status := clikit.Run(ctx, changepassword.New(env, changepassword.Hooks{}), nil, env.UI)
+		status := clikit.Run(ctx, changepassword.New(env, changepassword.Hooks{}), os.Args[2:], env.UI)
 		stop()
 		os.Exit(status)
 	}

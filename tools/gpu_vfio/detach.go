@@ -222,7 +222,7 @@ func (s *session) agreeToStop(c *cli.Context, h pci.Holder) error {
 		return clikit.WithHint(fmt.Errorf("held by %s", ui.Printable(h.String())), "stop it yourself, or allow it with %s", flag)
 	}
 	agreed, err := s.env.Ask.Confirm(c.Context, prompt.Question{
-		Text: h.Unit + " holds the card. Stop it? (it is started again by attach)",
+		Text: h.Unit + " holds the card. Stop it until attach?",
 		Flag: flag,
 	}, known)
 	if err != nil {

@@ -68,13 +68,18 @@ func atTerminal(args []string) int {
 		return 1
 	}
 	m := open(fakeesp.Panic{}, dir, keys)
-	if runner, ok := m.runner.(*nixos); ok && os.Getenv("REBUILD") == "unfit" {
-		runner.rebuilt = func() { m.esp.Standard(41) }
-	}
 	env := clikit.System()
 	env.Host = run.Host{Runner: m.runner, Files: run.Below(dir)}
 	ctx, stop := clikit.SignalContext(context.Background())
 	defer stop()
+	if runner, ok := m.runner.(*nixos); ok {
+		switch os.Getenv("REBUILD") {
+		case "unfit":
+			runner.rebuilt = func() { m.esp.Standard(41) }
+		case "waits": // for Ctrl-C
+			runner.rebuilt = func() { <-ctx.Done() }
+		}
+	}
 	return clikit.Run(ctx, secureboottool.New(env, secureboottool.Hooks{}), args, env.UI)
 }
 

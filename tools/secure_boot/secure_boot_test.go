@@ -93,6 +93,14 @@ func TestDisable(t *testing.T) {
 	m.expect(t, "enable again", m.run(t.Context(), "enable"), 0, "the firmware has your keys already", "set \"Secure Boot\" to Enabled")
 }
 
+// unchanged compares the machine with what it was.
+func (m *machine) unchanged(t *testing.T, before map[string]string) {
+	t.Helper()
+	if diff := cmp.Diff(before, m.state()); diff != "" {
+		t.Errorf("the machine was changed (-want +got):\n%s", diff)
+	}
+}
+
 // rom writes an event log with the option ROM of the card at 0000:01:00.0.
 func (m *machine) rom() {
 	var b bytes.Buffer

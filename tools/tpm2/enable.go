@@ -120,7 +120,8 @@ func (s *session) checkPrograms(ctx context.Context) error {
 		return err
 	}
 	if s.plan.Policy.VolumeKeyUnmeasured && version < oldest {
-		return fmt.Errorf("systemd %d is too old for a policy with PCR 15 at zero: %d is needed", version, oldest)
+		return clikit.WithHint(fmt.Errorf("systemd %d is too old for a policy with PCR 15 at zero: %d is needed", version, oldest),
+			"update NixOS, or --insecure, which binds to PCR 7 alone and says what that means")
 	}
 	if s.plan.HeaderBackup != "" {
 		if _, err := os.Lstat(s.plan.HeaderBackup); err == nil {

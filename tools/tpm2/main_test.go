@@ -25,10 +25,23 @@ import (
 // killArg makes the test's own program the process that is killed.
 const killArg = "killed-process"
 
+// toolArg makes it the tool, on the machine in the folder $MACHINE with the TPM
+// at the socket $TPM.
+const toolArg = "tool-process"
+
 // aside keeps the stand-ins out of the tests with real programs.
 var aside *standin.Aside
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == toolArg {
+		env := clikit.System()
+		env.Host.Files = run.Below(os.Getenv("MACHINE"))
+		socket := os.Getenv("TPM")
+		ctx, stop := clikit.SignalContext(context.Background())
+		status := clikit.Run(ctx, tpm2tool.New(env, tpm2tool.Hooks{Open: openSocket(socket), TPM: "swtpm:path=" + socket}), os.Args[2:], env.UI)
+		stop()
+		os.Exit(status)
+	}
 	if len(os.Args) > 4 && os.Args[1] == killArg {
 		os.Exit(killed(os.Args[2], os.Args[3], os.Args[4]))
 	}

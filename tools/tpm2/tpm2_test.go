@@ -171,7 +171,7 @@ func TestRefusals(t *testing.T) {
 		{name: "old systemd", change: func(m *machine) {
 			s, _ := m.runner.(*systemd)
 			s.version = "systemd 254 (254.10)\n"
-		}, says: []string{"systemd 254 is too old", "255 is needed"}},
+		}, says: []string{"systemd 254 is too old", "255 is needed", "hint: update NixOS"}},
 		{name: "a damaged copy of the header", change: func(m *machine) {
 			file, err := os.OpenFile(m.image(), os.O_WRONLY, 0)
 			if err != nil {
