@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
+	"slices"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -13,6 +13,7 @@ import (
 	"nixos-go/pkg/clikit"
 	"nixos-go/pkg/run"
 	"nixos-go/pkg/testx/fakeesp"
+	"nixos-go/pkg/testx/kill"
 	"nixos-go/pkg/testx/standin"
 	secureboottool "nixos-go/tools/secure_boot"
 )
@@ -83,8 +84,10 @@ func atTerminal(args []string) int {
 	return clikit.Run(ctx, secureboottool.New(env, secureboottool.Hooks{}), args, env.UI)
 }
 
-// killed changes a machine and dies at a point. "undo" lies on the way back
-// from a rebuild that is not fit to boot.
+// goingBack are points on the way back from a rebuild that is not fit to boot.
+var goingBack = []string{"undo-", "undo+", "nix-env-", "nix-env+"}
+
+// killed changes a machine and dies at a point, of the steps or of the commands.
 func killed(dir, action, point string) int {
 	keys, err := fakeesp.LoadKeys(filepath.Join(dir, "keys-of-the-test"))
 	if err != nil {
@@ -92,13 +95,13 @@ func killed(dir, action, point string) int {
 		return 1
 	}
 	m := open(fakeesp.Panic{}, dir, keys)
-	if runner, ok := m.runner.(*nixos); ok && (point == "undo-" || point == "undo+") {
+	if runner, ok := m.runner.(*nixos); ok && slices.Contains(goingBack, point) {
 		runner.rebuilt = func() { m.esp.Standard(41) }
 	}
+	m.runner = kill.Runner(m.runner, point)
 	m.hooks.Step = func(kind string, done bool) {
 		if kind+map[bool]string{true: "+", false: "-"}[done] == point {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {} // until the signal arrives
+			kill.Now()
 		}
 	}
 	status := m.run(context.Background(), action, "--yes")

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,6 +19,7 @@ import (
 	"nixos-go/pkg/prompt"
 	"nixos-go/pkg/run"
 	"nixos-go/pkg/testx/fakeesp"
+	"nixos-go/pkg/testx/kill"
 	secureboottool "nixos-go/tools/secure_boot"
 )
 
@@ -320,7 +320,7 @@ func TestInterrupted(t *testing.T) {
 // is as if nothing had been.
 func TestKilled(t *testing.T) {
 	points := []string{"begin-", "begin+", "target-", "target+", "rebuild-", "rebuild+", "verify-", "verify+", "clean-", "clean+"}
-	for _, point := range append(points, "keys-", "keys+", "enrol-", "enrol+", "undo-", "undo+") {
+	for _, point := range slices.Concat(points, goingBack, []string{"keys-", "keys+", "enrol-", "enrol+"}) {
 		t.Run("enable "+point, func(t *testing.T) {
 			killAt(t, newMachine(t), "enable", point, point == "enrol+" || strings.HasPrefix(point, "clean"))
 		})
@@ -330,11 +330,12 @@ func TestKilled(t *testing.T) {
 	}
 	// With keys that the firmware has had for long, nothing tells that the run
 	// got as far as giving them to it.
-	for _, point := range append(points, "undo-", "undo+") {
+	for _, point := range slices.Concat(points, goingBack) {
 		t.Run("enable with keys enrolled "+point, func(t *testing.T) {
 			m := enabled(t)
 			m.answer(yes())
 			m.expect(t, "disable", m.run(t.Context(), "disable"), 0)
+			m.generation(41)
 			killAt(t, m, "enable", point, false)
 		})
 	}
@@ -357,7 +358,7 @@ func TestKilledThenBooted(t *testing.T) {
 	for _, point := range []string{"enrol+", "clean-", "clean+"} {
 		t.Run(point, func(t *testing.T) {
 			m := newMachine(t)
-			kill(t, m, "enable", point)
+			kill.Run(t, exec.Command("/proc/self/exe", killArg, m.dir, "enable", point))
 			m.booted(true)
 			m.answer()
 			m.expect(t, "the next run", m.run(t.Context(), "enable"), 0, "the rest is done now", "Secure Boot is active already")
@@ -369,23 +370,12 @@ func TestKilledThenBooted(t *testing.T) {
 	}
 }
 
-// kill runs an action in a process of its own, which dies at the point.
-func kill(t *testing.T, m *machine, action, point string) {
-	t.Helper()
-	process := exec.Command("/proc/self/exe", killArg, m.dir, action, point)
-	output, err := process.CombinedOutput()
-	exit, ok := errors.AsType[*exec.ExitError](err)
-	if !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		t.Fatalf("the process that should die at %s = %v\n%s", point, err, output)
-	}
-}
-
 // killAt kills an action at a point, and looks at what the next runs make of it.
 // enrols tells whether the firmware has taken the keys by then.
 func killAt(t *testing.T, m *machine, action, point string, enrols bool) {
 	t.Helper()
 	before := m.state()
-	kill(t, m, action, point)
+	kill.Run(t, exec.Command("/proc/self/exe", killArg, m.dir, action, point))
 	journal := filepath.Join(m.dir, "var/lib/nixos-go/secure-boot/journal.json")
 	if _, err := os.Stat(journal); err == nil {
 		m.expect(t, "status after the kill", m.run(t.Context(), "status"), 0, "a run was cut off")
@@ -428,6 +418,19 @@ func TestPutBackFails(t *testing.T) {
 	if diff := cmp.Diff(before, m.state()); diff != "" {
 		t.Errorf("after the next run (-want +got):\n%s", diff)
 	}
+}
+
+// A copy of the boot files that a kill left unfinished is made anew.
+func TestUnfinishedCopy(t *testing.T) {
+	m := newMachine(t)
+	before := m.state()
+	m.write("var/lib/nixos-go/secure-boot/esp/EFI/BOOT/BOOTX64.EFI", "half of it")
+	m.write("var/lib/nixos-go/secure-boot/esp/EFI/BOOT/other.efi", "of another time")
+	runner, _ := m.runner.(*nixos)
+	runner.rebuilt = func() { m.esp.Standard(41) }
+	m.answer(yes())
+	m.expect(t, "enable", m.run(t.Context(), "enable"), 1, "as they were before")
+	m.unchanged(t, before)
 }
 
 func TestDryRun(t *testing.T) {
