@@ -2,6 +2,7 @@ package clikit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -96,4 +97,28 @@ func (e *Env) Confirm(ctx context.Context, o Options, text, help string) (bool, 
 		return true, nil
 	}
 	return e.Ask.Confirm(ctx, prompt.Question{Text: text, Help: help, Flag: "--yes"}, false)
+}
+
+// ErrDeclined is a go-ahead that was not given.
+var ErrDeclined = errors.New("not agreed; nothing was changed")
+
+// Agree is [Env.Confirm] before the first change: a no is [ErrDeclined].
+func (e *Env) Agree(ctx context.Context, o Options, text, help string) error {
+	agreed, err := e.Confirm(ctx, o, text, help)
+	if err != nil {
+		return Unchanged(err)
+	}
+	if !agreed {
+		return ErrDeclined
+	}
+	return nil
+}
+
+// Unchanged is the error of a question before the first change. Who left it by
+// Ctrl-C reads that nothing was changed.
+func Unchanged(err error) error {
+	if errors.Is(err, prompt.ErrInterrupted) {
+		return fmt.Errorf("%w; nothing was changed", err)
+	}
+	return err
 }

@@ -43,10 +43,11 @@ func (s Strength) Level() string {
 	}
 }
 
-// String is the estimate for a person.
+// String is the estimate for a person. What is wrong with a strong password
+// does not matter.
 func (s Strength) String() string {
 	text := fmt.Sprintf("%s (about %.0f bits)", s.Level(), s.Bits)
-	if len(s.Reasons) > 0 {
+	if len(s.Reasons) > 0 && s.Bits < strongBits {
 		text += ": " + strings.Join(s.Reasons, ", ")
 	}
 	return text

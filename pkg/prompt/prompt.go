@@ -89,6 +89,7 @@ func NewPassword(ctx context.Context, p Prompter, q Question, check func([]byte)
 		}
 		last = err
 		say(err.Error())
+		q.Help = "" // has been read
 	}
 	return nil, fmt.Errorf("%s: %w", q.Text, last)
 }
@@ -100,6 +101,7 @@ func enterTwice(ctx context.Context, p Prompter, q Question) ([]byte, error) {
 	}
 	again := q
 	again.Text += " (again)"
+	again.Help = ""
 	second, err := p.Password(ctx, again)
 	if err != nil {
 		run.Wipe(first)

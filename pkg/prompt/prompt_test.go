@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"nixos-go/pkg/testx/console"
@@ -260,5 +261,27 @@ func TestScriptedRefusesTheUnexpected(t *testing.T) {
 	}
 	if _, err := s.Input(t.Context(), Question{Text: "More?"}, "x"); err == nil {
 		t.Error("Input() answered without a script")
+	}
+}
+
+// helped is a person who counts how often the help is shown.
+type helped struct {
+	Scripted
+
+	helps []string
+}
+
+func (h *helped) Password(ctx context.Context, q Question) ([]byte, error) {
+	h.helps = append(h.helps, q.Help)
+	return h.Scripted.Password(ctx, q)
+}
+
+func TestNewPasswordHelpsOnce(t *testing.T) {
+	person := &helped{Scripted: Scripted{Answers: []Answer{{Say: "a"}, {Say: "b"}, {Say: "c"}, {Say: "c"}}}}
+	if _, err := NewPassword(t.Context(), person, Question{Text: "PIN", Help: "short"}, nil, func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"short", "", "", ""}, person.helps); diff != "" {
+		t.Errorf("the help of each question (-want +got):\n%s", diff)
 	}
 }

@@ -111,7 +111,7 @@ func (t *tool) run(c *cli.Context) error {
 	if err := s.ask(c); err != nil {
 		return err
 	}
-	if err := s.find(c.Context); err != nil {
+	if err := s.findNew(c.Context); err != nil {
 		return err
 	}
 	return s.apply(c.Context)

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -17,6 +16,7 @@ import (
 	"nixos-go/pkg/passwd"
 	"nixos-go/pkg/prompt"
 	"nixos-go/pkg/run"
+	"nixos-go/pkg/testx/kill"
 	"nixos-go/pkg/testx/luksfile"
 	"nixos-go/pkg/testx/swtpm"
 	changepassword "nixos-go/tools/change_password"
@@ -184,22 +184,20 @@ func TestInterrupted(t *testing.T) {
 // A kill before and after each step leaves a known password working, and the
 // same command once more finishes.
 func TestKilled(t *testing.T) {
-	for _, point := range []string{"add-", "add+", "account-", "account+", "remove-", "remove+"} {
+	for _, point := range []string{
+		"add-", "luksAddKey-", "luksAddKey+", "add+", "account-", "activate-", "activate+", "account+",
+		"remove-", "luksKillSlot-", "luksKillSlot+", "remove+",
+	} {
 		t.Run(point, func(t *testing.T) {
 			m := newMachine(t, oldPassword)
 			m.write("old", oldPassword, 0o600)
 			m.write("new", newPassword, 0o600)
-			process := exec.Command("/proc/self/exe", killArg, m.dir, point)
-			output, err := process.CombinedOutput()
-			exit, ok := errors.AsType[*exec.ExitError](err)
-			if !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-				t.Fatalf("the process that should die at %s = %v\n%s", point, err, output)
-			}
+			kill.Run(t, exec.Command("/proc/self/exe", killArg, m.dir, point))
 			got := m.state()
 			if !got.DiskOld && !got.DiskNew || got.Account == "neither" {
 				t.Fatalf("after the kill: %+v: no known password works", got)
 			}
-			if point == "remove+" {
+			if point == "luksKillSlot+" || point == "remove+" {
 				m.expect("after the kill", 0, 0, after)
 				return
 			}
@@ -212,7 +210,7 @@ func TestKilled(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	t.Run("wrong passphrase", func(t *testing.T) {
 		m := newMachine(t, oldPassword)
-		wrong := answers()
+		wrong := answers()[:1] // nothing more is asked
 		wrong[0].Say = "not it"
 		status := m.run(t.Context(), local(), wrong, changepassword.Hooks{})
 		m.expect("change", status, 1, before)

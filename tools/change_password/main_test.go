@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -14,6 +13,7 @@ import (
 	"nixos-go/pkg/clikit"
 	"nixos-go/pkg/prompt"
 	"nixos-go/pkg/run"
+	"nixos-go/pkg/testx/kill"
 	"nixos-go/pkg/testx/leak"
 	"nixos-go/pkg/testx/standin"
 	"nixos-go/pkg/ui"
@@ -33,11 +33,11 @@ const memoryArg = "memory-process"
 var aside *standin.Aside
 
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == toolArg {
+	if len(os.Args) > 1 && os.Args[1] == toolArg {
 		env := clikit.System()
 		env.Host = run.Host{Runner: local(), Files: run.Below(os.Getenv("MACHINE"))}
 		ctx, stop := clikit.SignalContext(context.Background())
-		status := clikit.Run(ctx, changepassword.New(env, changepassword.Hooks{}), nil, env.UI)
+		status := clikit.Run(ctx, changepassword.New(env, changepassword.Hooks{}), os.Args[2:], env.UI)
 		stop()
 		os.Exit(status)
 	}
@@ -92,14 +92,14 @@ func inMemory(dir, only string) int {
 	return status
 }
 
-// killed changes the passwords of a machine and dies at a point.
+// killed changes the passwords of a machine and dies at a point, of the steps or
+// of the commands.
 func killed(dir, point string) int {
 	env := clikit.System()
-	env.Host = run.Host{Runner: local(), Files: run.Below(dir)}
+	env.Host = run.Host{Runner: kill.Runner(local(), point), Files: run.Below(dir)}
 	hooks := changepassword.Hooks{Step: func(kind string, done bool) {
 		if fmtPoint(kind, done) == point {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {} // until the signal arrives
+			kill.Now()
 		}
 	}}
 	return clikit.Run(context.Background(), changepassword.New(env, hooks), []string{

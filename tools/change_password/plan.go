@@ -90,15 +90,10 @@ func MakePlan(want Want, s *settings.Settings, device string, h *luks.Header) (P
 	return plan, nil
 }
 
-// settle completes the plan of the disk once the slots are known: the one that
-// the present passphrase opens, and the one that the new passphrase opens
-// already (-1 for none).
-func (d *DiskPlan) settle(h *luks.Header, oldSlot, newSlot int) {
-	d.OldSlot = oldSlot
-	if newSlot >= 0 {
-		d.NewSlot, d.Added = newSlot, true
-	}
-	if h.KindOf(oldSlot) == luks.Recovery {
+// from says which slot the present passphrase opens.
+func (d *DiskPlan) from(h *luks.Header, slot int) {
+	d.OldSlot = slot
+	if h.KindOf(slot) == luks.Recovery {
 		d.KeepOld = "it holds the recovery key"
 	}
 }

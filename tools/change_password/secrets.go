@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"nixos-go/pkg/clikit"
 	"nixos-go/pkg/luks"
 	"nixos-go/pkg/passwd"
 	"nixos-go/pkg/prompt"
@@ -28,12 +29,16 @@ func (s *session) wipe() {
 
 var errSame = errors.New("the new password is the present one; nothing was changed")
 
-// ask gets the passwords: from files, or from the person.
+// ask gets the passwords: from files, or from the person. The present one is
+// tested before a new one is thought up and typed twice.
 func (s *session) ask(c *cli.Context) error {
 	var err error
 	if s.plan.Disk != nil {
 		s.secrets.current, err = s.secret(c, "current-password-file", "Present passphrase of the disk", false)
 		if err != nil {
+			return err
+		}
+		if err := s.findPresent(c.Context); err != nil {
 			return err
 		}
 	}
@@ -82,7 +87,7 @@ func (s *session) secret(c *cli.Context, flag, text string, fresh bool) ([]byte,
 		secret, err = s.env.Ask.Password(c.Context, question)
 	}
 	if err != nil {
-		return nil, err
+		return nil, clikit.Unchanged(err)
 	}
 	s.env.Redact.Add(secret)
 	return secret, nil
@@ -99,30 +104,39 @@ func (s *session) tellStrength() {
 	s.env.UI.Infof("strength: %s", strength)
 }
 
-// find finds the slots that the passwords open.
-func (s *session) find(ctx context.Context) error {
-	if s.plan.Disk == nil {
-		return nil
-	}
+// findPresent finds the slot that the present passphrase opens.
+func (s *session) findPresent(ctx context.Context) error {
 	s.env.UI.Stepf("looking for the key slot of the present passphrase")
-	old, err := s.volume.Opens(ctx, s.secrets.current, s.header.Typed())
+	slot, err := s.volume.Opens(ctx, s.secrets.current, s.header.Typed())
 	if errors.Is(err, luks.ErrWrongPassphrase) {
 		return fmt.Errorf("%s: %w; nothing was changed", s.volume.Device, err)
 	}
 	if err != nil {
 		return err
 	}
+	s.plan.Disk.from(s.header, slot)
+	return nil
+}
+
+// findNew finds whether the new passphrase opens a slot already.
+func (s *session) findNew(ctx context.Context) error {
+	if s.plan.Disk == nil {
+		return nil
+	}
 	if bytes.Equal(s.secrets.current, s.secrets.changed) {
 		s.env.UI.Infof("the disk has this passphrase already: only the account's password is changed")
 		s.plan.Disk = nil
 		return nil
 	}
-	added, err := s.volume.Opens(ctx, s.secrets.changed, without(s.header.Typed(), old))
+	slot, err := s.volume.Opens(ctx, s.secrets.changed, without(s.header.Typed(), s.plan.Disk.OldSlot))
 	if errors.Is(err, luks.ErrWrongPassphrase) {
-		added, err = -1, nil
+		return nil
 	}
-	s.plan.Disk.settle(s.header, old, added)
-	return err
+	if err != nil {
+		return err
+	}
+	s.plan.Disk.NewSlot, s.plan.Disk.Added = slot, true
+	return nil
 }
 
 func without(slots []int, slot int) []int {

@@ -97,7 +97,7 @@ func (s *session) askWhich(ctx context.Context, ambiguous error) (pci.GPU, error
 	}
 	i, err := s.env.Ask.Select(ctx, prompt.Question{Text: "Which card?", Flag: "--gpu ADDRESS"}, titles, 0)
 	if err != nil {
-		return pci.GPU{}, err
+		return pci.GPU{}, clikit.Unchanged(err)
 	}
 	return candidates[i], nil
 }
@@ -222,11 +222,11 @@ func (s *session) agreeToStop(c *cli.Context, h pci.Holder) error {
 		return clikit.WithHint(fmt.Errorf("held by %s", ui.Printable(h.String())), "stop it yourself, or allow it with %s", flag)
 	}
 	agreed, err := s.env.Ask.Confirm(c.Context, prompt.Question{
-		Text: h.Unit + " holds the card. Stop it? (it is started again by attach)",
+		Text: h.Unit + " holds the card. Stop it until attach?",
 		Flag: flag,
 	}, known)
 	if err != nil {
-		return err
+		return clikit.Unchanged(err)
 	}
 	if !agreed {
 		return fmt.Errorf("held by %s; nothing was changed", ui.Printable(h.String()))
@@ -256,7 +256,7 @@ func (s *session) settlePrograms(c *cli.Context, programs []pci.Holder) ([]pci.H
 	}, options, 0)
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, clikit.Unchanged(err)
 	case i == 0:
 		return nil, s.wait(c.Context, 0)
 	case i == 1:

@@ -61,10 +61,9 @@ func openFake(_ *clikit.Env, limit time.Duration) (vfio.System, error) {
 	})
 }
 
-// fake makes a machine, changes it, or shows its state.
-func fake(args []string) error {
-	dir := os.Getenv("MACHINE")
-	machines := map[string]func() fakepci.Machine{
+// machines are the machines of the tests, by name.
+func machines() map[string]func() fakepci.Machine {
+	return map[string]func() fakepci.Machine{
 		"north": fakepci.North, "laptop": fakepci.Laptop, "twins": fakepci.Twins, "shared": fakepci.Shared,
 		"quiet": func() fakepci.Machine { return fakepci.Quiet(fakepci.North()) },
 		"stuck": func() fakepci.Machine {
@@ -101,8 +100,13 @@ func fake(args []string) error {
 			return m
 		},
 	}
-	if len(args) == 2 && args[0] == "new" && machines[args[1]] != nil {
-		_, err := fakepci.New(dir, machines[args[1]]())
+}
+
+// fake makes a machine, changes it, or shows its state.
+func fake(args []string) error {
+	dir := os.Getenv("MACHINE")
+	if len(args) == 2 && args[0] == "new" && machines()[args[1]] != nil {
+		_, err := fakepci.New(dir, machines()[args[1]]())
 		return err
 	}
 	kernel, err := fakepci.Open(dir)

@@ -71,7 +71,7 @@ func (s *session) apply(ctx context.Context) error {
 	s.hook("begin", false)
 	err := s.store.Begin(Journal{
 		Action: s.plan.Action, Started: time.Now().UTC(), Flake: s.facts.Flake,
-		Target: s.facts.Config.Target, Generation: s.facts.Generation, ESP: s.plan.ESP,
+		Target: s.facts.Config.Target, Generation: s.facts.Generation, Enrolled: s.facts.Enrolled(), ESP: s.plan.ESP,
 	})
 	s.hook("begin", true)
 	if err != nil {
@@ -93,7 +93,7 @@ func (s *session) apply(ctx context.Context) error {
 			return s.fail(context.WithoutCancel(ctx), fmt.Errorf("%s: %w", st.text, err))
 		}
 	}
-	s.clean()
+	s.clean(s.plan.Action, s.plan.ESP)
 	if err := s.store.End(); err != nil {
 		return err
 	}
@@ -186,15 +186,17 @@ func (s *session) putGenerationBack(ctx context.Context, j *Journal) error {
 }
 
 // resume finishes what a run that was cut off has left: it is put back, unless
-// the firmware has the keys by now, when going back would leave a machine that
-// does not boot.
+// that run has given the keys to the firmware, when going back would leave a
+// machine that does not boot. By then everything was signed and verified. Keys
+// that the firmware had before the run say nothing about how far it got.
 func (s *session) resume(ctx context.Context) error {
 	j := s.facts.Journal
 	if j == nil {
 		return nil
 	}
-	if j.Action == Enable && s.facts.Enrolled() && s.facts.Config.Target == settings.SecureBoot {
+	if j.Action == Enable && !j.Enrolled && s.facts.Enrolled() && s.facts.Config.Target == settings.SecureBoot {
 		s.env.UI.Infof("an earlier run was cut off after the firmware had taken the keys; the rest is done now")
+		s.clean(j.Action, j.ESP)
 		return s.store.End()
 	}
 	s.env.UI.Infof("an earlier run (%s, %s) was cut off: first, everything is put back", j.Action, j.Started.Format(time.DateTime))
@@ -307,12 +309,12 @@ func (s *session) enrol(ctx context.Context) error {
 
 // clean removes what the earlier method left. The machine boots with or
 // without it, so that a failure is a warning.
-func (s *session) clean() {
+func (s *session) clean(action Action, esp string) {
 	s.hook("clean", false)
 	defer s.hook("clean", true)
-	stale, err := secureboot.Stale(s.plan.ESP, s.plan.Action == Enable)
+	stale, err := secureboot.Stale(esp, action == Enable)
 	if err == nil {
-		err = secureboot.Remove(s.plan.ESP, stale)
+		err = secureboot.Remove(esp, stale)
 	}
 	if err != nil {
 		s.env.UI.Warnf("old boot files could not be removed: %v", err)
@@ -320,7 +322,7 @@ func (s *session) clean() {
 	}
 	s.removed = stale
 	for _, file := range stale {
-		s.env.UI.Infof("removed %s", path.Join(s.plan.ESP, file))
+		s.env.UI.Infof("removed %s", path.Join(esp, file))
 	}
 }
 

@@ -123,14 +123,7 @@ func (s *session) agree(c *cli.Context) error {
 	if s.plan.Action == Disable {
 		text = "Change this machine back to booting without Secure Boot?"
 	}
-	agreed, err := s.env.Confirm(c.Context, s.options, text, "")
-	if err != nil {
-		return err
-	}
-	if !agreed {
-		return errors.New("nothing was changed")
-	}
-	return nil
+	return s.env.Agree(c.Context, s.options, text, "")
 }
 
 func (s *session) agreeToDarkness(c *cli.Context) error {
@@ -139,7 +132,7 @@ func (s *session) agreeToDarkness(c *cli.Context) error {
 	if typed == "" {
 		var err error
 		if typed, err = s.askConfirmation(c.Context); err != nil {
-			return err
+			return clikit.Unchanged(err)
 		}
 	}
 	if typed != confirmation {

@@ -35,6 +35,8 @@ type Journal struct {
 	Flake      string          `json:"flake"`
 	Target     settings.Target `json:"target"`
 	Generation int             `json:"generation"`
+	// Enrolled tells whether the firmware had the owner's keys already.
+	Enrolled bool `json:"enrolled"`
 	// ESP is where the EFI partition was mounted, Files what was on it.
 	ESP   string              `json:"esp"`
 	Files secureboot.Manifest `json:"files"`

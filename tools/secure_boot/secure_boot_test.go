@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,6 +19,7 @@ import (
 	"nixos-go/pkg/prompt"
 	"nixos-go/pkg/run"
 	"nixos-go/pkg/testx/fakeesp"
+	"nixos-go/pkg/testx/kill"
 	secureboottool "nixos-go/tools/secure_boot"
 )
 
@@ -91,6 +91,14 @@ func TestDisable(t *testing.T) {
 	// On again: the firmware has the keys, so no setup mode is needed.
 	m.answer(yes())
 	m.expect(t, "enable again", m.run(t.Context(), "enable"), 0, "the firmware has your keys already", "set \"Secure Boot\" to Enabled")
+}
+
+// unchanged compares the machine with what it was.
+func (m *machine) unchanged(t *testing.T, before map[string]string) {
+	t.Helper()
+	if diff := cmp.Diff(before, m.state()); diff != "" {
+		t.Errorf("the machine was changed (-want +got):\n%s", diff)
+	}
 }
 
 // rom writes an event log with the option ROM of the card at 0000:01:00.0.
@@ -311,33 +319,63 @@ func TestInterrupted(t *testing.T) {
 // says so, and the next run settles it. Before the firmware has the keys, that
 // is as if nothing had been.
 func TestKilled(t *testing.T) {
-	for _, action := range []string{"enable", "disable"} {
-		points := []string{"begin-", "begin+", "target-", "target+", "rebuild-", "rebuild+", "verify-", "verify+"}
-		if action == "enable" {
-			points = append(points, "keys-", "keys+", "enrol-", "enrol+", "undo-", "undo+")
-		}
-		points = append(points, "clean-", "clean+")
-		for _, point := range points {
-			t.Run(action+" "+point, func(t *testing.T) { killAt(t, action, point) })
-		}
+	points := []string{"begin-", "begin+", "target-", "target+", "rebuild-", "rebuild+", "verify-", "verify+", "clean-", "clean+"}
+	for _, point := range slices.Concat(points, goingBack, []string{"keys-", "keys+", "enrol-", "enrol+"}) {
+		t.Run("enable "+point, func(t *testing.T) {
+			killAt(t, newMachine(t), "enable", point, point == "enrol+" || strings.HasPrefix(point, "clean"))
+		})
+	}
+	for _, point := range points {
+		t.Run("disable "+point, func(t *testing.T) { killAt(t, enabled(t), "disable", point, false) })
+	}
+	// With keys that the firmware has had for long, nothing tells that the run
+	// got as far as giving them to it.
+	for _, point := range slices.Concat(points, goingBack) {
+		t.Run("enable with keys enrolled "+point, func(t *testing.T) {
+			m := enabled(t)
+			m.answer(yes())
+			m.expect(t, "disable", m.run(t.Context(), "disable"), 0)
+			m.generation(41)
+			killAt(t, m, "enable", point, false)
+		})
 	}
 }
 
-func killAt(t *testing.T, action, point string) {
+// enabled is a machine with signed boot files and enrolled keys, whose firmware
+// has Secure Boot switched off.
+func enabled(t *testing.T) *machine {
 	t.Helper()
 	m := newMachine(t)
-	if action == "disable" {
-		m.answer(yes())
-		m.expect(t, "enable", m.run(t.Context(), "enable"), 0)
-		m.booted(false)
+	m.answer(yes())
+	m.expect(t, "enable", m.run(t.Context(), "enable"), 0)
+	m.booted(false)
+	return m
+}
+
+// A run that was killed after the firmware had taken the keys is finished by
+// the next one, also when the machine has booted in between.
+func TestKilledThenBooted(t *testing.T) {
+	for _, point := range []string{"enrol+", "clean-", "clean+"} {
+		t.Run(point, func(t *testing.T) {
+			m := newMachine(t)
+			kill.Run(t, exec.Command("/proc/self/exe", killArg, m.dir, "enable", point))
+			m.booted(true)
+			m.answer()
+			m.expect(t, "the next run", m.run(t.Context(), "enable"), 0, "the rest is done now", "Secure Boot is active already")
+			if entries, err := os.ReadDir(filepath.Join(m.dir, "boot/loader/entries")); err != nil || len(entries) != 0 {
+				t.Errorf("entries of systemd-boot after the next run: %v, %v, want none", entries, err)
+			}
+			m.expect(t, "status", m.run(t.Context(), "status"), 0, "next:          nothing to do")
+		})
 	}
+}
+
+// killAt kills an action at a point, and looks at what the next runs make of it.
+// enrols tells whether the firmware has taken the keys by then.
+func killAt(t *testing.T, m *machine, action, point string, enrols bool) {
+	t.Helper()
 	before := m.state()
-	process := exec.Command("/proc/self/exe", killArg, m.dir, action, point)
-	output, err := process.CombinedOutput()
-	exit, ok := errors.AsType[*exec.ExitError](err)
-	if !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		t.Fatalf("the process that should die at %s = %v\n%s", point, err, output)
-	}
+	kill.Run(t, exec.Command("/proc/self/exe", killArg, m.dir, action, point))
 	journal := filepath.Join(m.dir, "var/lib/nixos-go/secure-boot/journal.json")
 	if _, err := os.Stat(journal); err == nil {
 		m.expect(t, "status after the kill", m.run(t.Context(), "status"), 0, "a run was cut off")
@@ -346,8 +384,7 @@ func killAt(t *testing.T, action, point string) {
 	// A run that only puts back, and then refuses, shows what putting back does.
 	m.answer(prompt.Answer{To: "Change", Say: "no"})
 	m.expect(t, "the next run", m.run(t.Context(), action), 1, "nothing was changed")
-	enrolled := point == "enrol+" || strings.HasPrefix(point, "clean") && action == "enable"
-	if !enrolled {
+	if !enrols {
 		after := m.state()
 		for name := range after {
 			if strings.HasPrefix(name, "sys/") {
@@ -381,6 +418,19 @@ func TestPutBackFails(t *testing.T) {
 	if diff := cmp.Diff(before, m.state()); diff != "" {
 		t.Errorf("after the next run (-want +got):\n%s", diff)
 	}
+}
+
+// A copy of the boot files that a kill left unfinished is made anew.
+func TestUnfinishedCopy(t *testing.T) {
+	m := newMachine(t)
+	before := m.state()
+	m.write("var/lib/nixos-go/secure-boot/esp/EFI/BOOT/BOOTX64.EFI", "half of it")
+	m.write("var/lib/nixos-go/secure-boot/esp/EFI/BOOT/other.efi", "of another time")
+	runner, _ := m.runner.(*nixos)
+	runner.rebuilt = func() { m.esp.Standard(41) }
+	m.answer(yes())
+	m.expect(t, "enable", m.run(t.Context(), "enable"), 1, "as they were before")
+	m.unchanged(t, before)
 }
 
 func TestDryRun(t *testing.T) {

@@ -1,7 +1,6 @@
 package tpm2tool
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/urfave/cli/v2"
@@ -42,12 +41,8 @@ func (t *tool) disable(c *cli.Context) error {
 	if err := s.askPassphrase(c); err != nil {
 		return err
 	}
-	agreed, err := s.env.Confirm(c.Context, s.options, "Remove the TPM's key slots?", "")
-	if err != nil {
+	if err := s.env.Agree(c.Context, s.options, "Remove the TPM's key slots?", ""); err != nil {
 		return err
-	}
-	if !agreed {
-		return errors.New("nothing was changed")
 	}
 	s.env.UI.Stepf("wiping the TPM's key slots")
 	s.hook("wipe", false)

@@ -120,7 +120,8 @@ func (s *session) checkPrograms(ctx context.Context) error {
 		return err
 	}
 	if s.plan.Policy.VolumeKeyUnmeasured && version < oldest {
-		return fmt.Errorf("systemd %d is too old for a policy with PCR 15 at zero: %d is needed", version, oldest)
+		return clikit.WithHint(fmt.Errorf("systemd %d is too old for a policy with PCR 15 at zero: %d is needed", version, oldest),
+			"update NixOS, or --insecure, which binds to PCR 7 alone and says what that means")
 	}
 	if s.plan.HeaderBackup != "" {
 		if _, err := os.Lstat(s.plan.HeaderBackup); err == nil {
@@ -158,14 +159,7 @@ func (s *session) agree(ctx context.Context, want Want) error {
 	if !want.Insecure {
 		return nil
 	}
-	agreed, err := s.env.Confirm(ctx, s.options, "Enrol the TPM all the same?", "")
-	if err != nil {
-		return err
-	}
-	if !agreed {
-		return errors.New("nothing was changed")
-	}
-	return nil
+	return s.env.Agree(ctx, s.options, "Enrol the TPM all the same?", "")
 }
 
 // ask gets the passphrase, tests it, and gets a new PIN.
@@ -187,7 +181,7 @@ func (s *session) ask(c *cli.Context) error {
 		}, passwd.Check, say)
 	}
 	if err != nil {
-		return err
+		return clikit.Unchanged(err)
 	}
 	s.env.Redact.Add(s.pin)
 	return passwd.Check(s.pin)
@@ -205,7 +199,7 @@ func (s *session) askPassphrase(c *cli.Context) error {
 		})
 	}
 	if err != nil {
-		return err
+		return clikit.Unchanged(err)
 	}
 	s.env.Redact.Add(s.passphrase)
 	s.env.UI.Stepf("testing the passphrase")

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
@@ -16,6 +15,7 @@ import (
 	"nixos-go/pkg/prompt"
 	"nixos-go/pkg/run"
 	"nixos-go/pkg/testx/fakeesp"
+	"nixos-go/pkg/testx/kill"
 	"nixos-go/pkg/testx/standin"
 	"nixos-go/pkg/testx/swtpm"
 	"nixos-go/pkg/tpm2"
@@ -25,10 +25,23 @@ import (
 // killArg makes the test's own program the process that is killed.
 const killArg = "killed-process"
 
+// toolArg makes it the tool, on the machine in the folder $MACHINE with the TPM
+// at the socket $TPM.
+const toolArg = "tool-process"
+
 // aside keeps the stand-ins out of the tests with real programs.
 var aside *standin.Aside
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == toolArg {
+		env := clikit.System()
+		env.Host.Files = run.Below(os.Getenv("MACHINE"))
+		socket := os.Getenv("TPM")
+		ctx, stop := clikit.SignalContext(context.Background())
+		status := clikit.Run(ctx, tpm2tool.New(env, tpm2tool.Hooks{Open: openSocket(socket), TPM: "swtpm:path=" + socket}), os.Args[2:], env.UI)
+		stop()
+		os.Exit(status)
+	}
 	if len(os.Args) > 4 && os.Args[1] == killArg {
 		os.Exit(killed(os.Args[2], os.Args[3], os.Args[4]))
 	}
@@ -55,7 +68,8 @@ func openSocket(socket string) func(run.Files) (*tpm2.Device, error) {
 	}
 }
 
-// killed enrols the TPM of a machine and dies at a point. The policy is the
+// killed enrols the TPM of a machine and dies at a point, of the steps or of the
+// commands. The policy is the
 // insecure one, which every systemd-cryptenroll knows.
 func killed(dir, socket, point string) int {
 	env := clikit.System()
@@ -64,11 +78,11 @@ func killed(dir, socket, point string) int {
 		Open: openSocket(socket), TPM: "swtpm:path=" + socket,
 		Step: func(kind string, done bool) {
 			if kind+map[bool]string{true: "+", false: "-"}[done] == point {
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-				select {} // until the signal arrives
+				kill.Now()
 			}
 		},
 	}
+	env.Host.Runner = kill.Runner(env.Host.Runner, point)
 	return clikit.Run(context.Background(), tpm2tool.New(env, hooks), []string{
 		"enable", "--insecure", "--yes", "--recovery-key", "--current-password-file", filepath.Join(dir, "passphrase"),
 	}, env.UI)

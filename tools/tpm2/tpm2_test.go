@@ -3,14 +3,12 @@ package tpm2tool_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -18,6 +16,7 @@ import (
 	"nixos-go/pkg/luks"
 	"nixos-go/pkg/prompt"
 	"nixos-go/pkg/run"
+	"nixos-go/pkg/testx/kill"
 	"nixos-go/pkg/testx/luksfile"
 	"nixos-go/pkg/tpm2"
 	tpm2tool "nixos-go/tools/tpm2"
@@ -171,7 +170,7 @@ func TestRefusals(t *testing.T) {
 		{name: "old systemd", change: func(m *machine) {
 			s, _ := m.runner.(*systemd)
 			s.version = "systemd 254 (254.10)\n"
-		}, says: []string{"systemd 254 is too old", "255 is needed"}},
+		}, says: []string{"systemd 254 is too old", "255 is needed", "hint: update NixOS"}},
 		{name: "a damaged copy of the header", change: func(m *machine) {
 			file, err := os.OpenFile(m.image(), os.O_WRONLY, 0)
 			if err != nil {
@@ -319,17 +318,15 @@ func TestDisableRefuses(t *testing.T) {
 // A kill at any point leaves the passphrase working, and the same command once
 // more finishes.
 func TestKilled(t *testing.T) {
-	for _, point := range []string{"recovery-", "recovery+", "enrol-", "enrol+", "verify-"} {
+	for _, point := range []string{
+		"recovery-", "luksAddKey-", "luksAddKey+", "token import-", "token import+", "recovery+",
+		"enrol-", "--wipe-slot=tpm2-", "--wipe-slot=tpm2+", "--tpm2-pcrs=7-", "--tpm2-pcrs=7+", "enrol+", "verify-", "verify+",
+	} {
 		t.Run(point, func(t *testing.T) {
 			m := newMachine(t, "tpm's")
 			luksfile.AddTPM2Token(t, m.image(), 1)
 			m.write("passphrase", passphrase)
-			process := exec.Command("/proc/self/exe", killArg, m.dir, m.chip.Socket, point)
-			output, err := process.CombinedOutput()
-			exit, ok := errors.AsType[*exec.ExitError](err)
-			if !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-				t.Fatalf("the process that should die at %s = %v\n%s", point, err, output)
-			}
+			kill.Run(t, exec.Command("/proc/self/exe", killArg, m.dir, m.chip.Socket, point))
 			m.chip.Flush()
 			if luksfile.Opens(t, m.image(), passphrase) != 0 {
 				t.Fatal("after the kill the passphrase opens nothing")

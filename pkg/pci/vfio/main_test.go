@@ -6,7 +6,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"nixos-go/pkg/pci/vfio"
 	"nixos-go/pkg/run"
 	"nixos-go/pkg/testx/fakepci"
+	"nixos-go/pkg/testx/kill"
 )
 
 // The test binary is also the watched child, and the process that is killed.
@@ -162,8 +162,7 @@ func killed(dir, work, point string) error {
 	}
 	m.engine.Tell = func(e vfio.Event) {
 		if e.Index == n && e.Done == strings.HasSuffix(point, "+") {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {} // until the signal arrives
+			kill.Now()
 		}
 	}
 	if work == "attach" {

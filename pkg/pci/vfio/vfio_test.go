@@ -19,6 +19,7 @@ import (
 	"nixos-go/pkg/pci"
 	"nixos-go/pkg/pci/vfio"
 	"nixos-go/pkg/testx/fakepci"
+	"nixos-go/pkg/testx/kill"
 )
 
 // detached is the state of a machine with its first card at vfio-pci.
@@ -467,7 +468,7 @@ func TestKilled(t *testing.T) {
 				point := strings.TrimSpace(itoa(n) + side)
 				t.Run(test.work+" "+point, func(t *testing.T) {
 					t.Run("then attach", func(t *testing.T) {
-						m, before := kill(t, test.work, point)
+						m, before := killAt(t, test.work, point)
 						if err := m.attach(""); err != nil {
 							t.Errorf("Attach after the kill = %v", err)
 						}
@@ -475,7 +476,7 @@ func TestKilled(t *testing.T) {
 						noJournal(t, m)
 					})
 					t.Run("then detach and attach", func(t *testing.T) {
-						m, before := kill(t, test.work, point)
+						m, before := killAt(t, test.work, point)
 						if err := m.detach(t.Context(), "", allServices); err != nil {
 							t.Fatalf("Detach after the kill = %v", err)
 						}
@@ -512,8 +513,8 @@ func planLength(t *testing.T, work string) int {
 	return len(m.events)
 }
 
-// kill runs the work in a process of its own, which dies at the point.
-func kill(t *testing.T, work, point string) (*machine, map[string]string) {
+// killAt runs the work in a process of its own, which dies at the point.
+func killAt(t *testing.T, work, point string) (*machine, map[string]string) {
 	t.Helper()
 	m := newMachine(t, fakepci.North())
 	before := m.kernel.State()
@@ -522,12 +523,7 @@ func kill(t *testing.T, work, point string) (*machine, map[string]string) {
 			t.Fatal(err)
 		}
 	}
-	process := exec.Command("/proc/self/exe", killArg, m.kernel.Dir, work, point)
-	output, err := process.CombinedOutput()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		t.Fatalf("the process that should die at %s = %v\n%s", point, err, output)
-	}
+	kill.Run(t, exec.Command("/proc/self/exe", killArg, m.kernel.Dir, work, point))
 	return m, before
 }
 

@@ -159,13 +159,27 @@ func (c *Console) Wait() int {
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 		c.t.Fatalf("waiting for %s: %v", c.cmd.Path, err)
 	}
+	c.drain()
+	return c.cmd.ProcessState.ExitCode()
+}
+
+// Close ends the terminal of [Open]. The screen is then complete.
+func (c *Console) Close() {
+	c.t.Helper()
+	_ = c.tty.Close()
+	c.drain()
+}
+
+// drain waits until all that was written is on the screen.
+func (c *Console) drain() {
+	c.t.Helper()
 	limit := time.After(patience)
 	for {
 		c.mu.Lock()
 		ended := c.ended
 		c.mu.Unlock()
 		if ended {
-			return c.cmd.ProcessState.ExitCode()
+			return
 		}
 		select {
 		case <-c.more:
