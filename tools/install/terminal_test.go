@@ -339,6 +339,30 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// TestRemoteInterrupted: what was made for another machine, the passphrase in it, is
+// gone.
+func TestRemoteInterrupted(t *testing.T) {
+	work := liveSystem(t, map[string]string{
+		"standin/nix": `case "$*" in *config.settings*) cat $ROOT/../settings.json; exit ;; esac
+			ls /dev/shm/nixos-install-go-*/passphrase >$ROOT/../was-there; echo working >/dev/tty; exec sleep 1000`,
+	})
+	before := snapshot(t, memory)
+	c := tooltest.Terminal(t, work, nil, "nixos-install-go", "--host", "MINE", "--remote", "me@there",
+		"--yes", "--disk", "/dev/disk/by-id/virtio-DISK", "--password-file", "pw")
+	c.Expect("working")
+	c.Type(console.CtrlC)
+	c.Expect("hint: the machine is as the failed step left it")
+	if status := c.Wait(); status != 1 {
+		t.Errorf("status = %d, want 1\n%s", status, c.Screen())
+	}
+	if was, err := os.ReadFile(filepath.Join(work, "was-there")); err != nil || len(was) == 0 {
+		t.Errorf("nixos-anywhere was given %q, %v", was, err)
+	}
+	if after := snapshot(t, memory); len(after) > len(before) {
+		t.Errorf("left in memory: %q, before %q", after, before)
+	}
+}
+
 // TestUnmountOnlyIfWanted: after a failure the owner is asked.
 func TestUnmountOnlyIfWanted(t *testing.T) {
 	for answer, unmounts := range map[string]bool{"y": true, "": false} {
