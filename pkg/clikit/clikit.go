@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -151,7 +152,40 @@ func Run(ctx context.Context, app *cli.App, args []string, u *ui.UI) int {
 	case line.version:
 		return report(u, app.Name, u.Printf("%s %s", app.Name, Version()))
 	}
-	return report(u, app.Name, app.RunContext(ctx, append([]string{app.Name}, line.args...)))
+	err = app.RunContext(ctx, append([]string{app.Name}, line.args...))
+	if cause, ok := errors.AsType[*run.InterruptedError](context.Cause(ctx)); ok && onlyStopped(err) {
+		err = &stoppedError{cause: cause, err: err}
+	}
+	return report(u, app.Name, err)
+}
+
+// stoppedError says of a work that was stopped no more than that: where it was just
+// then, a person at the keyboard need not know.
+type stoppedError struct {
+	cause *run.InterruptedError
+	err   error
+}
+
+// Error says how it was stopped.
+func (s *stoppedError) Error() string { return s.cause.Error() }
+
+// Unwrap is the error of the work, which may carry a hint.
+func (s *stoppedError) Unwrap() error { return s.err }
+
+// onlyStopped tells whether an error comes from the end of a context and from nothing
+// else.
+func onlyStopped(err error) bool {
+	switch e := err.(type) { //nolint:errorlint // each link of the chain is looked at for itself
+	case nil:
+		return false
+	case *run.InterruptedError:
+		return true
+	case interface{ Unwrap() error }:
+		return onlyStopped(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		return !slices.ContainsFunc(e.Unwrap(), func(err error) bool { return !onlyStopped(err) })
+	}
+	return err == context.Canceled //nolint:errorlint // the end of a chain
 }
 
 // report tells an error and gives the exit status.

@@ -181,6 +181,41 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
+// TestInterrupted: what was stopped says so and what is next, not where it was; what
+// failed besides is told.
+func TestInterrupted(t *testing.T) {
+	by := &run.InterruptedError{Signal: os.Interrupt}
+	failed := errors.New("the disk is still open")
+	for _, test := range []struct {
+		name     string
+		err      error
+		messages string
+	}{
+		{"the context's end", fmt.Errorf("volume @home: prune: %w", context.Canceled), "error: interrupted\n"},
+		{"a program", &run.Error{Cause: by}, "error: interrupted\n"},
+		{"a hint", WithHint(fmt.Errorf("x: %w", by), "go on"), "error: interrupted\nhint: go on\n"},
+		{"both", errors.Join(by, context.Canceled), "error: interrupted\n"},
+		{"another failure", failed, "error: the disk is still open\n"},
+		{"a failure besides", errors.Join(by, failed), "error: interrupted\n  the disk is still open\n"},
+		{"reported", ErrReported, ""},
+		{"success all the same", nil, ""},
+	} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(by)
+		var stdout, stderr bytes.Buffer
+		status := Run(ctx, tool(func(seen) error { return test.err }), nil, ui.New(&stdout, &stderr, ui.Options{}))
+		if stderr.String() != test.messages || (status == StatusFailed) != (test.err != nil) {
+			t.Errorf("%s: status %d, %q; want %q", test.name, status, stderr.String(), test.messages)
+		}
+		// Without a signal nothing is left out.
+		stderr.Reset()
+		Run(t.Context(), tool(func(seen) error { return test.err }), nil, ui.New(&stdout, &stderr, ui.Options{}))
+		if test.err != nil && !errors.Is(test.err, ErrReported) && !strings.Contains(stderr.String(), strings.Split(test.err.Error(), "\n")[0]) {
+			t.Errorf("%s without a signal: %q", test.name, stderr.String())
+		}
+	}
+}
+
 func TestSignalEndsTheContext(t *testing.T) {
 	ctx, stop := SignalContext(t.Context())
 	defer stop()

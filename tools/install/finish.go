@@ -3,8 +3,8 @@ package install
 import (
 	"context"
 	"errors"
-	"os"
 
+	"nixos-go/pkg/luks"
 	"nixos-go/pkg/prompt"
 	"nixos-go/pkg/run"
 )
@@ -35,15 +35,15 @@ func (s *session) next() []string {
 	if s.r.settings.TPM.Enable && s.r.settings.Disk.Encryption.Enable {
 		list = append(list, "TPM2: after Secure Boot, sudo nixos-tpm2 enable unlocks the disk without the passphrase")
 	}
-	if s.r.settings.Disk.Encryption.Enable {
+	if s.r.settings.Disk.Encryption.Enable && !s.hasRecoveryKey {
 		list = append(list, "recovery key: sudo nixos-tpm2 enable --recovery-key, or sudo systemd-cryptenroll --recovery-key "+
 			s.r.settings.Disk.ByPartlabel.Main+", makes one; keep it away from the machine")
 	}
 	return append(list, "log in as "+s.admin()+"; sudo nixos-update applies changes of "+target)
 }
 
-// offerRecoveryKey lets systemd make a further key and show it, once, to the
-// person at the terminal alone.
+// offerRecoveryKey offers to make a further key, which is shown once, to the person
+// at the terminal alone.
 func (s *session) offerRecoveryKey(ctx context.Context) error {
 	if !s.r.settings.Disk.Encryption.Enable || s.r.options.Yes || s.r.options.JSON {
 		return nil
@@ -59,29 +59,69 @@ func (s *session) offerRecoveryKey(ctx context.Context) error {
 	if err != nil || !ok {
 		return err
 	}
-	return s.recoveryKey(ctx)
-}
-
-// recoveryKey runs systemd-cryptenroll(1) on the terminal; the passphrase
-// reaches it by a file descriptor.
-func (s *session) recoveryKey(ctx context.Context) error {
-	c := run.New("systemd-cryptenroll", "--recovery-key")
-	c.Interactive = true
-	if s.passphrase != nil {
-		secret, err := run.SecretFile(s.passphrase)
-		if err != nil {
-			return err
-		}
-		defer secret.Close()
-		c.ExtraFiles = []*os.File{secret}
-		c.Args = append(c.Args, "--unlock-key-file=/proc/self/fd/3")
-	}
-	c.Args = append(c.Args, s.r.settings.Disk.ByPartlabel.Main)
-	if _, err := s.env.Host.Run(ctx, c); err != nil {
+	err = s.makeRecoveryKey(ctx)
+	if err != nil && ctx.Err() == nil {
 		// The system is installed all the same.
 		s.env.UI.Warnf("no recovery key was made: %v", err)
+		return nil
 	}
-	return nil
+	return err
+}
+
+// makeRecoveryKey adds the key, tests it and shows it, and only then marks its slot:
+// a slot that is marked has been seen by its owner.
+func (s *session) makeRecoveryKey(ctx context.Context) error {
+	volume, err := luks.Of(s.r.settings, s.env.Host, "")
+	if err != nil {
+		return err
+	}
+	header, err := volume.Header()
+	if err != nil {
+		return err
+	}
+	slot, err := header.FreeSlot()
+	if err != nil {
+		return err
+	}
+	if s.passphrase == nil {
+		if err := s.askPassphrase(ctx, false); err != nil {
+			return err
+		}
+	}
+	key, err := luks.NewRecoveryKey()
+	if err != nil {
+		return err
+	}
+	defer run.Wipe(key)
+	s.env.Redact.Add(key)
+	s.env.UI.Stepf("adding a recovery key to key slot %d, and testing it", slot)
+	if err = volume.Add(ctx, slot, s.passphrase, key, true); err == nil {
+		err = s.showRecoveryKey(key)
+	}
+	if err != nil {
+		return errors.Join(err, s.takeBack(context.WithoutCancel(ctx), volume, slot))
+	}
+	s.hasRecoveryKey = true
+	return volume.MarkRecovery(ctx, slot)
+}
+
+// showRecoveryKey shows the key on its one occasion.
+func (s *session) showRecoveryKey(key []byte) error {
+	s.env.UI.Infof("This is the recovery key. It opens the disk when the TPM and the passphrase do not. " +
+		"Write it down and keep it away from this machine: it is never shown again.")
+	return s.env.UI.Print("\n    " + string(key) + "\n")
+}
+
+// takeBack removes a recovery key that nobody has seen.
+func (s *session) takeBack(ctx context.Context, volume luks.Volume, slot int) error {
+	header, err := volume.Header()
+	if err != nil {
+		return err
+	}
+	if _, there := header.Slots[slot]; !there {
+		return nil
+	}
+	return volume.Remove(ctx, slot, s.passphrase)
 }
 
 // leave unmounts and reboots, as far as that is wanted.

@@ -49,8 +49,8 @@ func newApp(env *clikit.Env, clean cleaner) *cli.App {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "host", Usage: "install the host `HOST`"},
 			&cli.StringFlag{Name: "disk", Usage: "the disk `DISK` that is wiped; with --yes nothing is asked"},
-			&cli.StringFlag{Name: "password-file", Usage: "the admin's password is the first line of `FILE`"},
-			&cli.StringFlag{Name: "disk-password-file", Usage: "the disk's passphrase is the first line of `FILE` (default: that of --password-file)"},
+			&cli.StringFlag{Name: "password-file", Usage: "read the admin's password from `FILE`"},
+			&cli.StringFlag{Name: "disk-password-file", Usage: "read the disk's passphrase from `FILE` (default: that of --password-file)"},
 			&cli.StringFlag{Name: "from", Usage: "begin with `STEP`: " + strings.Join(names, ", ")},
 			&cli.BoolFlag{Name: "mount-only", Usage: "only mount an installed disk, to repair it"},
 			&cli.StringFlag{Name: "remote", Usage: "install the machine `USER@HOST` by nixos-anywhere"},

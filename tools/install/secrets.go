@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -16,6 +15,7 @@ import (
 	"nixos-go/pkg/prompt"
 	"nixos-go/pkg/run"
 	"nixos-go/pkg/settings"
+	"nixos-go/pkg/ui"
 )
 
 // longestPassphrase is what cryptsetup takes from a terminal, in bytes
@@ -45,7 +45,7 @@ func (s *session) askPassphrase(ctx context.Context, isNew bool) (err error) {
 	q := prompt.Question{Text: "Passphrase of the disk", Flag: "--disk-password-file FILE"}
 	switch {
 	case s.r.diskPassword != "":
-		s.passphrase, err = s.readSecret(s.r.diskPassword)
+		s.passphrase, err = s.readSecret(s.r.diskPassword, checkPassphrase)
 	case isNew:
 		q.Text = "New passphrase of the disk"
 		s.passphrase, err = prompt.NewPassword(ctx, s.env.Ask, q, checkPassphrase, s.complain)
@@ -83,11 +83,19 @@ func (s *session) askPassword(ctx context.Context) (err error) {
 	admin := s.admin()
 	q := prompt.Question{Text: "New password of " + admin, Flag: "--password-file FILE"}
 	switch {
+	case s.r.passwordFile != "" && s.r.passwordFile == s.r.diskPassword && s.passphrase != nil:
+		s.password = bytes.Clone(s.passphrase) // a pipe can be read once
 	case s.r.passwordFile != "":
-		s.password, err = s.readSecret(s.r.passwordFile)
-	case s.passphrase != nil && s.r.diskPassword == "" && s.sharesPassphrase(ctx, admin):
-		s.password = bytes.Clone(s.passphrase)
+		s.password, err = s.readSecret(s.r.passwordFile, passwd.Check)
 	default:
+		var same bool
+		if same, err = s.sharesPassphrase(ctx, admin); err != nil {
+			return err
+		}
+		if same {
+			s.password = bytes.Clone(s.passphrase)
+			break
+		}
 		s.password, err = prompt.NewPassword(ctx, s.env.Ask, q, passwd.Check, s.complain)
 	}
 	if err == nil {
@@ -101,43 +109,37 @@ func (s *session) askPassword(ctx context.Context) (err error) {
 	return nil
 }
 
-// sharesPassphrase asks whether the admin's password is the disk's passphrase.
-func (s *session) sharesPassphrase(ctx context.Context, admin string) bool {
-	if passwd.Check(s.passphrase) != nil || ctx.Err() != nil {
-		return false
+// sharesPassphrase asks whether the admin's password is the disk's passphrase, where
+// that was typed.
+func (s *session) sharesPassphrase(ctx context.Context, admin string) (bool, error) {
+	fits := passwd.Check(s.passphrase) == nil
+	if !fits || s.r.diskPassword != "" {
+		return false, nil
 	}
-	ok, err := s.env.Ask.Confirm(ctx, prompt.Question{
+	return s.env.Ask.Confirm(ctx, prompt.Question{
 		Text: "Use it as the password of " + admin + " as well?", Flag: "--password-file FILE",
 	}, false)
-	return err == nil && ok
 }
 
 func (s *session) admin() string { return s.r.settings.User.Admin.Name }
 
 func (s *session) complain(text string) { s.env.UI.Warnf("%s", text) }
 
-// readSecret is the first line of a file.
-func (s *session) readSecret(name string) ([]byte, error) {
-	f, err := os.Open(name)
+// readSecret reads a secret from a file and checks it, and warns if others may read
+// the file.
+func (s *session) readSecret(name string, check func([]byte) error) ([]byte, error) {
+	if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+		s.env.UI.Warnf("others on this system may read %s (mode %04o)", ui.Printable(name), info.Mode().Perm())
+	}
+	secret, err := run.ReadSecret(name)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
-		s.env.UI.Warnf("others on this system may read %s (mode %04o)", name, info.Mode().Perm())
+	if err := check(secret); err != nil {
+		run.Wipe(secret)
+		return nil, fmt.Errorf("%s: %w", ui.Printable(name), err)
 	}
-	// One buffer that never grows leaves no copies behind.
-	buffer := make([]byte, 4096)
-	defer run.Wipe(buffer)
-	n, err := io.ReadFull(f, buffer)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	line, _, _ := bytes.Cut(buffer[:n], []byte{'\n'})
-	if len(line) == 0 {
-		return nil, fmt.Errorf("the first line of %s is empty", name)
-	}
-	return bytes.Clone(line), nil
+	return secret, nil
 }
 
 // passphraseFile is where disko reads the passphrase.

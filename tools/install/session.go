@@ -30,6 +30,8 @@ type session struct {
 	// passphrase opens the disk, password is the admin's; nil where no step
 	// needs them.
 	passphrase, password []byte
+	// hasRecoveryKey says that one was made and shown.
+	hasRecoveryKey bool
 }
 
 // report is the result.

@@ -5,13 +5,17 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
 
+	"nixos-go/pkg/luks"
 	"nixos-go/pkg/testx/console"
+	"nixos-go/pkg/testx/luksfile"
 	"nixos-go/pkg/testx/tooltest"
 )
 
@@ -74,12 +78,111 @@ func answer(c *console.Console) {
 	c.Type(password + console.Enter)
 }
 
+// realDisk puts a LUKS volume, which the passphrase opens, where the host's settings
+// have the encrypted partition, and the real cryptsetup behind its stand-in. A script
+// may come after the real one, with $1 as its first argument.
+func realDisk(t *testing.T, work, after string) (image string) {
+	t.Helper()
+	// The first folder holds the stand-ins (testscript.Main).
+	_, path, _ := strings.Cut(os.Getenv("PATH"), ":")
+	t.Setenv("PATH", path)
+	image = luksfile.New(t, passphrase)
+	cryptsetup, err := exec.LookPath("cryptsetup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{
+		os.MkdirAll(filepath.Join(work, "root/dev/disk/by-partlabel"), 0o755),
+		os.Symlink(image, filepath.Join(work, "root/dev/disk/by-partlabel/disk-main-luks")),
+		os.WriteFile(filepath.Join(work, "standin/cryptsetup"),
+			[]byte(`test "$1" = close || `+cryptsetup+` "$@" || exit; `+after), 0o644),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return image
+}
+
+// installed is a machine whose installation has come to its last step.
+func installed(t *testing.T) (work string) {
+	t.Helper()
+	work = liveSystem(t, nil)
+	etc := filepath.Join(work, "root/mnt", "nix/var/nix/profiles/system/etc/nixos-go")
+	text, err := os.ReadFile(filepath.Join(work, "settings.json"))
+	if err == nil {
+		err = os.MkdirAll(etc, 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(etc, "settings.json"), text, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return work
+}
+
+// TestNoRecoveryKey: a key that its owner has not seen is not left on the disk, and
+// the installation is complete without one.
+func TestNoRecoveryKey(t *testing.T) {
+	for _, test := range []struct {
+		name, typed, after string
+		then               func(c *console.Console)
+		status             int
+	}{
+		{"a wrong passphrase", "wrong", "", func(c *console.Console) {
+			c.Expect("warning: no recovery key was made: add a key to slot 1: ")
+			c.Expect("hint: recovery key: sudo nixos-tpm2 enable --recovery-key")
+			c.Expect("Unmount and reboot now? [y/N] ")
+			c.Type(console.Enter)
+		}, 0},
+		{"interrupted", passphrase, `test "$1" != luksAddKey || { echo added >/dev/tty; exec sleep 1000; }`, func(c *console.Console) {
+			c.Expect("added")
+			c.Type(console.CtrlC)
+			c.Expect("sudo nixos-install-go --from finish")
+		}, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			work := installed(t)
+			image := realDisk(t, work, test.after)
+			c := tooltest.Terminal(t, work, nil, "nixos-install-go", "--from", "finish")
+			c.Expect("Make a recovery key for the disk now? [y/N] ")
+			c.Type("y" + console.Enter)
+			c.Expect("Passphrase of the disk: ")
+			c.Type(test.typed + console.Enter)
+			test.then(c)
+			if status := c.Wait(); status != test.status {
+				t.Errorf("status = %d, want %d\n%s", status, test.status, c.Screen())
+			}
+			header, err := luks.Volume{Device: image}.Header()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(header.Slots) != 1 || len(header.Tokens) != 0 {
+				t.Errorf("the disk has the slots %v and the tokens %v, want that of the passphrase alone", header.SlotNumbers(), header.Tokens)
+			}
+			if luksfile.Opens(t, image, passphrase) != 0 {
+				t.Error("the passphrase does not open the disk any more")
+			}
+		})
+	}
+}
+
+// recoveryKey finds what is shown as one.
+func recoveryKey(t *testing.T, screen string) string {
+	t.Helper()
+	key := regexp.MustCompile(`([cbdefghijklnrtuv]{8}-){7}[cbdefghijklnrtuv]{8}`).FindString(screen)
+	if key == "" {
+		t.Fatalf("no recovery key on the screen:\n%s", screen)
+	}
+	return key
+}
+
 // TestConversation is an installation as a person has it, and looks for the
 // secrets everywhere afterwards.
 func TestConversation(t *testing.T) {
-	work := liveSystem(t, map[string]string{
-		"standin/systemd-cryptenroll": `cat /proc/self/fd/3 >$ROOT/../enrolled; echo "A secret recovery key: abcd-efgh"`,
-	})
+	work := liveSystem(t, nil)
+	image := realDisk(t, work, "")
 	before := snapshot(t, os.TempDir())
 	c := tooltest.Terminal(t, work, nil, "nixos-install-go")
 	answer(c)
@@ -88,7 +191,8 @@ func TestConversation(t *testing.T) {
 	c.Expect("ok: the installation is complete")
 	c.Expect("Make a recovery key for the disk now? [y/N] ")
 	c.Type("y" + console.Enter)
-	c.Expect("abcd-efgh")
+	c.Expect("==> adding a recovery key to key slot 1, and testing it")
+	c.Expect("it is never shown again")
 	c.Expect("hint: Secure Boot: ")
 	c.Expect("Unmount and reboot now? [y/N] ")
 	c.Type("y" + console.Enter)
@@ -99,8 +203,19 @@ func TestConversation(t *testing.T) {
 	if !strings.HasSuffix(tooltest.Calls(t, work), "systemctl reboot\n") {
 		t.Errorf("the machine does not reboot:\n%s", tooltest.Calls(t, work))
 	}
-	if enrolled, err := os.ReadFile(filepath.Join(work, "enrolled")); string(enrolled) != passphrase || err != nil {
-		t.Errorf("systemd-cryptenroll read %q, %v, want the passphrase", enrolled, err)
+	recovery := recoveryKey(t, c.Screen())
+	if slot := luksfile.Opens(t, image, recovery); slot != 1 {
+		t.Errorf("the recovery key opens slot %d, want 1", slot)
+	}
+	header, err := luks.Volume{Device: image}.Header()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kind := header.KindOf(1); kind != luks.Recovery {
+		t.Errorf("slot 1 is marked as %s, want %s", kind, luks.Recovery)
+	}
+	if strings.Contains(c.Screen(), "hint: recovery key: ") {
+		t.Error("a recovery key is suggested although there is one")
 	}
 	if seen, err := os.ReadFile(filepath.Join(work, "seen")); string(seen) != passphrase || err != nil {
 		t.Errorf("disko read %q, %v, want the passphrase", seen, err)
@@ -109,11 +224,16 @@ func TestConversation(t *testing.T) {
 		if strings.Contains(c.Screen(), secret) {
 			t.Errorf("the screen shows %q", secret)
 		}
-		// The files by which the stand-ins prove what they were given.
+		// The files by which the stand-ins prove what they were given to read.
 		for _, name := range holding(t, work, secret) {
-			if name != "seen" && name != "enrolled" {
+			if name != "seen" && !strings.HasSuffix(name, ".stdin") {
 				t.Errorf("%s holds %q", name, secret)
 			}
+		}
+	}
+	for _, name := range holding(t, work, recovery) {
+		if !strings.HasSuffix(name, ".stdin") {
+			t.Errorf("%s holds the recovery key", name)
 		}
 	}
 	if after := snapshot(t, os.TempDir()); len(after) > len(before) {
@@ -216,6 +336,30 @@ func TestInterrupted(t *testing.T) {
 				t.Errorf("going on: status = %d\n%s", status, c.Screen())
 			}
 		})
+	}
+}
+
+// TestRemoteInterrupted: what was made for another machine, the passphrase in it, is
+// gone.
+func TestRemoteInterrupted(t *testing.T) {
+	work := liveSystem(t, map[string]string{
+		"standin/nix": `case "$*" in *config.settings*) cat $ROOT/../settings.json; exit ;; esac
+			ls /dev/shm/nixos-install-go-*/passphrase >$ROOT/../was-there; echo working >/dev/tty; exec sleep 1000`,
+	})
+	before := snapshot(t, memory)
+	c := tooltest.Terminal(t, work, nil, "nixos-install-go", "--host", "MINE", "--remote", "me@there",
+		"--yes", "--disk", "/dev/disk/by-id/virtio-DISK", "--password-file", "pw")
+	c.Expect("working")
+	c.Type(console.CtrlC)
+	c.Expect("hint: the machine is as the failed step left it")
+	if status := c.Wait(); status != 1 {
+		t.Errorf("status = %d, want 1\n%s", status, c.Screen())
+	}
+	if was, err := os.ReadFile(filepath.Join(work, "was-there")); err != nil || len(was) == 0 {
+		t.Errorf("nixos-anywhere was given %q, %v", was, err)
+	}
+	if after := snapshot(t, memory); len(after) > len(before) {
+		t.Errorf("left in memory: %q, before %q", after, before)
 	}
 }
 
