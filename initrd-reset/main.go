@@ -14,7 +14,7 @@ import (
 func main() {
 	// The heap stays far below the limit, so the collector need not run before.
 	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(40 << 20)
+	debug.SetMemoryLimit(50 << 20)
 	os.Exit(run(os.Args, machine{
 		stdout: os.Stdout, stderr: os.Stderr,
 		plan: "/etc/immutability/plan.json", report: "/run/initrd-reset/report.json",
