@@ -284,10 +284,19 @@ func (s *session) wait(ctx context.Context, limit time.Duration) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w; nothing was changed", context.Cause(ctx))
+			return waitingStopped(ctx)
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+// waitingStopped is the error of a wait that its person gave up, as of a question.
+func waitingStopped(ctx context.Context) error {
+	err := context.Cause(ctx)
+	if _, ok := errors.AsType[*run.InterruptedError](err); ok {
+		err = prompt.ErrInterrupted
+	}
+	return clikit.Unchanged(err)
 }
 
 // planDetach plans, and explains what the plan may fail with.

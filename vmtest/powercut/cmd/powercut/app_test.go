@@ -54,8 +54,8 @@ func TestWrongCalls(t *testing.T) {
 	}{
 		{[]string{}, 2, "which of"},
 		{[]string{"sing"}, 2, "unknown command"},
-		{[]string{"run", "--initrd-reset", binary, "nonsense"}, 2, `no scenario "nonsense"`},
-		{[]string{"run", "--initrd-reset", binary, "["}, 2, "pattern"},
+		{[]string{"run", "--initrd-reset", binary, "--nixos-snapshot", binary, "nonsense"}, 2, `no scenario "nonsense"`},
+		{[]string{"run", "--initrd-reset", binary, "--nixos-snapshot", binary, "["}, 2, "pattern"},
 		{[]string{"run", "--initrd-reset", "/nonexistent"}, 1, "scripts/powercut makes it"},
 		{[]string{"list", "--initrd-reset", binary, "more"}, 2, "unexpected argument"},
 		{[]string{"show"}, 2, "want RECORDING"},
