@@ -216,9 +216,10 @@ func (t tool) showListing(l *listing, asJSON bool) error {
 	if asJSON {
 		return t.env.UI.JSON(l)
 	}
-	now := time.Now()
+	now, sizes := time.Now(), false
 	for i := range l.Volumes {
 		v := &l.Volumes[i]
+		sizes = sizes || len(v.Snapshots) > 0
 		if v.Error != "" {
 			t.env.UI.Errorf("%s", v.Error)
 			continue
@@ -234,10 +235,11 @@ func (t tool) showListing(l *listing, asJSON bool) error {
 			return err
 		}
 	}
-	switch l.Sizes {
-	case "extents":
+	switch {
+	case !sizes:
+	case l.Sizes == "extents":
 		t.env.UI.Hintf("EXCLUSIVE is what deleting the snapshot alone would free, SHARED what others have too: file data on disk, without metadata")
-	case "quota":
+	case l.Sizes == "quota":
 		t.env.UI.Hintf("EXCLUSIVE is what deleting the snapshot alone would free, SHARED what others have too: as quotas count it, metadata included")
 	}
 	return nil
