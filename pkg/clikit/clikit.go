@@ -144,10 +144,11 @@ func MainArgs(app *cli.App, args []string) int {
 // are told to u; help goes to its standard output.
 func Run(ctx context.Context, app *cli.App, args []string, u *ui.UI) int {
 	line, err := parse(app, args)
-	name := app.Name
+	words := []string{app.Name}
 	for _, command := range line.commands {
-		name += " " + command.Name
+		words = append(words, command.Name)
 	}
+	name := strings.Join(words, " ")
 	switch {
 	case err != nil:
 		return report(u, name, err)
