@@ -397,7 +397,7 @@ func (t tool) undo(c *cli.Context) error {
 	}
 	if len(names) == 0 {
 		return clikit.WithHint(errors.New("no factory state before the present one is there any more"),
-			"gc has deleted it after a boot that reset to the present one")
+			"rebase keeps it until a boot has reset to the present one; then gc deletes it")
 	}
 	result := undone{Applied: !options.DryRun}
 	result.Clean, err = reset.UndoCleans(m.top, m.plan, names, reset.CleanOptions{DryRun: options.DryRun})
