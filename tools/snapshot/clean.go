@@ -350,7 +350,7 @@ func (t tool) showRenewed(r *renewed, first bool) error {
 			}
 		}
 		if times > 0 && !first {
-			t.env.UI.Infof("%s: and %s with another time", v.Name, plural(times, "directory"))
+			t.env.UI.Infof("not shown of %s: %s with another time alone", v.Name, plural(times, "directory"))
 		}
 	}
 	return nil

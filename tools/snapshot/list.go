@@ -227,10 +227,7 @@ func (t tool) showListing(l *listing, asJSON bool) error {
 		if err := t.env.UI.Print(t.env.UI.Out(ui.Bold, v.Name) + " at " + v.MountPoint); err != nil {
 			return err
 		}
-		table := ui.Table{Head: []string{"  SNAPSHOT", ">AGE", "FLAG", ">EXCLUSIVE", ">SHARED", "WHAT IT IS"}}
-		for _, s := range v.Snapshots {
-			table.Row("  "+shortName(s.Name), ui.Age(now.Sub(s.Changed)), flagOf(s.ReadOnly), sizeOf(s.Exclusive), sizeOf(s.Shared), meanings[s.Role])
-		}
+		table := v.table(now, l.Sizes != "none")
 		if err := t.env.UI.Table(&table); err != nil {
 			return err
 		}
@@ -243,6 +240,22 @@ func (t tool) showListing(l *listing, asJSON bool) error {
 		t.env.UI.Hintf("EXCLUSIVE is what deleting the snapshot alone would free, SHARED what others have too: as quotas count it, metadata included")
 	}
 	return nil
+}
+
+// table shows the snapshots of a volume, with their sizes or without.
+func (v *listedVolume) table(now time.Time, sizes bool) ui.Table {
+	row := func(name, age, flag, exclusive, shared, meaning string) []string {
+		if sizes {
+			return []string{name, age, flag, exclusive, shared, meaning}
+		}
+		return []string{name, age, flag, meaning}
+	}
+	table := ui.Table{Head: row("  SNAPSHOT", ">AGE", "FLAG", ">EXCLUSIVE", ">SHARED", "WHAT IT IS")}
+	for _, s := range v.Snapshots {
+		table.Row(row("  "+shortName(s.Name), ui.Age(now.Sub(s.Changed)), flagOf(s.ReadOnly),
+			sizeOf(s.Exclusive), sizeOf(s.Shared), meanings[s.Role])...)
+	}
+	return table
 }
 
 // shortName leaves out the most of the UUID of an aged snapshot.
