@@ -144,19 +144,24 @@ func MainArgs(app *cli.App, args []string) int {
 // are told to u; help goes to its standard output.
 func Run(ctx context.Context, app *cli.App, args []string, u *ui.UI) int {
 	line, err := parse(app, args)
+	words := []string{app.Name}
+	for _, command := range line.commands {
+		words = append(words, command.Name)
+	}
+	name := strings.Join(words, " ")
 	switch {
 	case err != nil:
-		return report(u, app.Name, err)
+		return report(u, name, err)
 	case line.help:
-		return report(u, app.Name, u.Print(Help(app, line.commands, u)))
+		return report(u, name, u.Print(Help(app, line.commands, u)))
 	case line.version:
-		return report(u, app.Name, u.Printf("%s %s", app.Name, Version()))
+		return report(u, name, u.Printf("%s %s", app.Name, Version()))
 	}
 	err = app.RunContext(ctx, append([]string{app.Name}, line.args...))
 	if cause, ok := errors.AsType[*run.InterruptedError](context.Cause(ctx)); ok && onlyStopped(err) {
 		err = &stoppedError{cause: cause, err: err}
 	}
-	return report(u, app.Name, err)
+	return report(u, name, err)
 }
 
 // stoppedError says of a work that was stopped no more than that: where it was just
@@ -188,7 +193,7 @@ func onlyStopped(err error) bool {
 	return err == context.Canceled //nolint:errorlint // the end of a chain
 }
 
-// report tells an error and gives the exit status.
+// report tells an error and gives the exit status; name is the tool with its command.
 func report(u *ui.UI, name string, err error) int {
 	var usage *UsageError
 	switch {

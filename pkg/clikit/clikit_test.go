@@ -111,7 +111,11 @@ func TestUsageErrors(t *testing.T) {
 		if status != StatusUsage {
 			t.Errorf("%q: status = %d, want %d", line, status, StatusUsage)
 		}
-		if want := "error: " + want + "\nhint: nixos-example --help shows how it is used\n"; messages != want || out != "" {
+		name := "nixos-example"
+		if first := strings.Fields(line)[0]; !strings.HasPrefix(first, "-") && first != "/etc" {
+			name += " " + first // the command's own help
+		}
+		if want := "error: " + want + "\nhint: " + name + " --help shows how it is used\n"; messages != want || out != "" {
 			t.Errorf("%q: messages = %q, %q; want %q", line, messages, out, want)
 		}
 	}

@@ -31,7 +31,7 @@ func parse(app *cli.App, args []string) (line, error) {
 		next:   app.Commands,
 	}
 	if err := p.read(args); err != nil {
-		return line{}, err
+		return line{commands: p.commands}, err
 	}
 	return p.sorted()
 }

@@ -20,6 +20,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -170,6 +171,9 @@ func (w *walker) compare(name string, st *unix.Stat_t) {
 	switch kind {
 	case unix.S_IFDIR, unix.S_IFREG:
 		c.ToMode = w.tree.Kind.mode(c.FromMode, kind == unix.S_IFDIR)
+		if kind == unix.S_IFREG && isGitObject(name) {
+			c.ToMode &^= 0o200 &^ c.FromMode // git makes them read-only
+		}
 	case unix.S_IFLNK:
 		c.ToMode = c.FromMode // Linux ignores it
 	default:
@@ -184,6 +188,11 @@ func (w *walker) compare(name string, st *unix.Stat_t) {
 		return
 	}
 	w.result.Changes = append(w.result.Changes, c)
+}
+
+// isGitObject tells whether a file is of a repository's store of objects.
+func isGitObject(name string) bool {
+	return strings.HasPrefix(name, ".git/") && strings.Contains(name, "/objects/")
 }
 
 // mode is what a mode has to become.

@@ -61,6 +61,8 @@ func TestConfiguration(t *testing.T) {
 	put(t, filepath.Join(dir, "run.sh"), 0o4777, admin, group)
 	put(t, filepath.Join(dir, "flake.lock"), 0o644, 0, 0)
 	put(t, filepath.Join(dir, ".git/index"), 0o400, 0, 0)
+	put(t, filepath.Join(dir, ".git/objects/ab/cd"), 0o446, admin, group)
+	put(t, filepath.Join(dir, ".git/objects/ab/right"), 0o444, admin, group)
 	must(t, os.Chown(filepath.Join(dir, ".git"), admin, group))
 	must(t, unix.Chmod(filepath.Join(dir, ".git"), 0o2775))
 	must(t, os.Symlink("/etc/shadow", filepath.Join(dir, "link")))
@@ -70,6 +72,9 @@ func TestConfiguration(t *testing.T) {
 	want := []Change{
 		{Path: ".git", FromUID: admin, FromGID: group, ToUID: admin, ToGID: group, FromMode: 0o2775, ToMode: 0o755},
 		{Path: ".git/index", ToUID: admin, ToGID: group, FromMode: 0o400, ToMode: 0o600},
+		{Path: ".git/objects", ToUID: admin, ToGID: group, FromMode: 0o755, ToMode: 0o755},
+		{Path: ".git/objects/ab", ToUID: admin, ToGID: group, FromMode: 0o755, ToMode: 0o755},
+		{Path: ".git/objects/ab/cd", FromUID: admin, FromGID: group, ToUID: admin, ToGID: group, FromMode: 0o446, ToMode: 0o444},
 		{Path: "flake.lock", ToUID: admin, ToGID: group, FromMode: 0o644, ToMode: 0o644},
 		{Path: "link", ToUID: admin, ToGID: group, FromMode: 0o777, ToMode: 0o777},
 		{Path: "run.sh", FromUID: admin, FromGID: group, ToUID: admin, ToGID: group, FromMode: 0o4777, ToMode: 0o755},

@@ -84,6 +84,15 @@ func openSnapshotsUnlocked(top *os.File, name string) (*os.File, error) {
 	return f, nil
 }
 
+// explainFolder says of the folder of a volume's snapshots, which could not be opened,
+// how it comes to be.
+func explainFolder(err error) error {
+	if errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("there are no snapshots of it, take the first with `nixos-snapshot init`: %w", unix.ENOENT)
+	}
+	return fmt.Errorf("its snapshots: %w", err)
+}
+
 // check looks at everything that concerns this volume alone. Without a list of
 // mounts it may be mounted, which is all right for who only looks.
 func (v *volume) check(snapshots *os.File, mode Mode, mountInfo io.Reader) error {
@@ -100,7 +109,7 @@ func (v *volume) check(snapshots *os.File, mode Mode, mountInfo io.Reader) error
 		return err
 	}
 	if v.dir, err = openDir(snapshots, v.spec.Name); err != nil {
-		return fmt.Errorf("its snapshots (take the first with `nixos-snapshot init`): %w", err)
+		return explainFolder(err)
 	}
 	if err := v.checkSnapshots(mode); err != nil {
 		return err

@@ -223,7 +223,7 @@ func (n *NewClean) openFolder(snapshots *os.File, options CleanOptions) error {
 		return nil // a dry run
 	}
 	if err != nil {
-		return fmt.Errorf("its snapshots (take the first with `nixos-snapshot init`): %w", err)
+		return explainFolder(err)
 	}
 	// What is not a subvolume is found here as well.
 	_, err = n.work.snapshotInfo(n.work.plan.Clean)

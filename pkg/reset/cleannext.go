@@ -57,7 +57,7 @@ func (n *NewClean) makePlans(made, source *os.File) error {
 	if n.planned, err = MakePlan(Sources{Live: made, Clean: source}, n.left); err != nil {
 		return err
 	}
-	n.Changes = n.planned.Changes
+	n.Changes = withNewSizes(n.planned.Changes)
 	all, err := MakePlan(Sources{Live: made, Clean: source}, n.whole)
 	if err != nil {
 		return err
@@ -70,6 +70,17 @@ func (n *NewClean) makePlans(made, source *os.File) error {
 	n.LeftOut = append(n.LeftOut, inside...)
 	sortBy(n.LeftOut, comparePaths, func(c *Change) string { return c.Path })
 	return nil
+}
+
+// withNewSizes gives changes with the sizes that files get, not those they have.
+func withNewSizes(changes []Change) []Change {
+	out := slices.Clone(changes)
+	for i := range out {
+		if c := &out[i]; c.Kind == KindModified && c.content != nil {
+			c.Size = c.content.size
+		}
+	}
+	return out
 }
 
 // leftOutInside tells of what is left out of directories that come into CLEAN: there it

@@ -80,7 +80,7 @@ func readHistory(top *os.File, plan *PlanFile, name string) (*History, error) {
 	var st unix.Stat_t
 	h.Trash = unix.Fstatat(int(live.Fd()), TrashName, &st, unix.AT_SYMLINK_NOFOLLOW) == nil
 	if v.dir, err = openDir(top, plan.Snapshots+"/"+name); err != nil {
-		return nil, fmt.Errorf("its snapshots (take the first with `nixos-snapshot init`): %w", err)
+		return nil, explainFolder(err)
 	}
 	defer v.dir.Close()
 	return h, h.readSnapshots(v)

@@ -10,8 +10,8 @@ import (
 // redraw bounds how often a progress line is drawn again.
 const redraw = 100 * time.Millisecond
 
-// Progress is a counter that a long work moves on: one line that is redrawn on
-// a terminal, nothing but its end elsewhere.
+// Progress is a counter that a long work moves on: one line that is redrawn on a
+// terminal, nothing elsewhere.
 type Progress struct {
 	ui    *UI
 	label string
@@ -38,9 +38,11 @@ func (p *Progress) Add(n int64) {
 	}
 }
 
-// End takes the line away and says what was done.
+// End takes the line away: what was done, the tool tells.
 func (p *Progress) End() {
-	p.ui.Infof("%s: %s", p.label, p.count())
+	p.ui.mu.Lock()
+	defer p.ui.mu.Unlock()
+	p.ui.eraseLine()
 }
 
 func (p *Progress) count() string {

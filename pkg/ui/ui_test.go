@@ -184,16 +184,17 @@ func TestProgress(t *testing.T) {
 	p.Add(1)
 	p.Add(3)
 	p.End()
-	if want := "Scanning: 4 of 4 (100%)\n"; out.String() != want {
-		t.Errorf("without a terminal: %q, want %q", out.String(), want)
+	if out.Len() > 0 {
+		t.Errorf("without a terminal: %q, want nothing", out.String())
 	}
 	out.Reset()
 	u = New(&out, &out, Options{Live: true})
-	p = u.Progress("Scanning", 0)
+	p = u.Progress("Scanning", 20)
 	u.Warnf("odd")
+	p.drawn.Store(-int64(redraw)) // as if some time had passed
 	p.Add(7)
 	p.End()
-	if want := "Scanning: 0\r\x1b[Kwarning: odd\nScanning: 7\n"; out.String() != want {
+	if want := "Scanning: 0 of 20 (0%)\r\x1b[Kwarning: odd\nScanning: 7 of 20 (35%)\r\x1b[K"; out.String() != want {
 		t.Errorf("on a terminal: %q, want %q", out.String(), want)
 	}
 }

@@ -3,11 +3,14 @@
 package fixpermissions
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -167,15 +170,56 @@ func (t tool) show(works []work) {
 		for _, skipped := range w.plan.Skipped {
 			t.env.UI.Warnf("%s is left alone: %s", ui.Printable(filepath.Join(w.tree.Path, skipped.Path)), skipped.Reason)
 		}
-		for _, change := range w.plan.Changes {
-			_ = t.env.UI.Print(line(w, change))
+		for _, row := range fold(w.plan.Changes) {
+			_ = t.env.UI.Print(line(w, row))
 		}
 	}
 }
 
-func line(w work, c permissions.Change) string {
+// row is a change, or that of a folder and of much in it.
+type row struct {
+	permissions.Change
+
+	below int // changes in the folder that are the same
+}
+
+// fold puts the changes in a folder into the folder's own row where all of them are
+// the same.
+func fold(changes []permissions.Change) []row {
+	// In the order of the tree, a folder before what is in it.
+	key := func(c permissions.Change) string { return strings.ReplaceAll(c.Path, "/", "\x00") }
+	changes = slices.SortedFunc(slices.Values(changes), func(a, b permissions.Change) int { return cmp.Compare(key(a), key(b)) })
+	var rows []row
+	for i := 0; i < len(changes); {
+		end := i + 1
+		for end < len(changes) && isBelow(changes[end].Path, changes[i].Path) {
+			end++
+		}
+		differs := func(c permissions.Change) bool { return difference(c) != difference(changes[i]) }
+		if slices.ContainsFunc(changes[i:end], differs) {
+			end = i + 1
+		}
+		rows = append(rows, row{changes[i], end - i - 1})
+		i = end
+	}
+	return rows
+}
+
+func isBelow(name, dir string) bool { return dir == "." || strings.HasPrefix(name, dir+"/") }
+
+// difference is what changes, whatever the file.
+func difference(c permissions.Change) [4]string {
 	r := newChange(c)
-	text := ui.Printable(filepath.Join(w.tree.Path, c.Path)) + ":"
+	return [4]string{r.FromOwner, r.ToOwner, r.FromMode, r.ToMode}
+}
+
+func line(w work, c row) string {
+	r := newChange(c.Change)
+	text := ui.Printable(filepath.Join(w.tree.Path, c.Path))
+	if c.below > 0 {
+		text += fmt.Sprintf(" and %d in it", c.below)
+	}
+	text += ":"
 	if c.Owner() {
 		text += fmt.Sprintf(" owner %s → %s", r.FromOwner, r.ToOwner)
 	}

@@ -3,6 +3,7 @@ module nixos-go/tools/fix_permissions
 go 1.26.0
 
 require (
+	github.com/google/go-cmp v0.7.0
 	github.com/urfave/cli/v2 v2.27.7
 	nixos-go v0.0.0
 )

@@ -350,7 +350,7 @@ func (t tool) showRenewed(r *renewed, first bool) error {
 			}
 		}
 		if times > 0 && !first {
-			t.env.UI.Infof("%s: and %s with another time", v.Name, plural(times, "directory"))
+			t.env.UI.Infof("not shown of %s: %s with another time alone", v.Name, plural(times, "directory"))
 		}
 	}
 	return nil
@@ -397,7 +397,7 @@ func (t tool) undo(c *cli.Context) error {
 	}
 	if len(names) == 0 {
 		return clikit.WithHint(errors.New("no factory state before the present one is there any more"),
-			"gc has deleted it after a boot that reset to the present one")
+			"rebase keeps it until a boot has reset to the present one; then gc deletes it")
 	}
 	result := undone{Applied: !options.DryRun}
 	result.Clean, err = reset.UndoCleans(m.top, m.plan, names, reset.CleanOptions{DryRun: options.DryRun})

@@ -216,9 +216,10 @@ func (t tool) showListing(l *listing, asJSON bool) error {
 	if asJSON {
 		return t.env.UI.JSON(l)
 	}
-	now := time.Now()
+	now, sizes := time.Now(), false
 	for i := range l.Volumes {
 		v := &l.Volumes[i]
+		sizes = sizes || len(v.Snapshots) > 0
 		if v.Error != "" {
 			t.env.UI.Errorf("%s", v.Error)
 			continue
@@ -226,21 +227,35 @@ func (t tool) showListing(l *listing, asJSON bool) error {
 		if err := t.env.UI.Print(t.env.UI.Out(ui.Bold, v.Name) + " at " + v.MountPoint); err != nil {
 			return err
 		}
-		table := ui.Table{Head: []string{"  SNAPSHOT", ">AGE", "FLAG", ">EXCLUSIVE", ">SHARED", "WHAT IT IS"}}
-		for _, s := range v.Snapshots {
-			table.Row("  "+shortName(s.Name), ui.Age(now.Sub(s.Changed)), flagOf(s.ReadOnly), sizeOf(s.Exclusive), sizeOf(s.Shared), meanings[s.Role])
-		}
+		table := v.table(now, l.Sizes != "none")
 		if err := t.env.UI.Table(&table); err != nil {
 			return err
 		}
 	}
-	switch l.Sizes {
-	case "extents":
+	switch {
+	case !sizes:
+	case l.Sizes == "extents":
 		t.env.UI.Hintf("EXCLUSIVE is what deleting the snapshot alone would free, SHARED what others have too: file data on disk, without metadata")
-	case "quota":
+	case l.Sizes == "quota":
 		t.env.UI.Hintf("EXCLUSIVE is what deleting the snapshot alone would free, SHARED what others have too: as quotas count it, metadata included")
 	}
 	return nil
+}
+
+// table shows the snapshots of a volume, with their sizes or without.
+func (v *listedVolume) table(now time.Time, sizes bool) ui.Table {
+	row := func(name, age, flag, exclusive, shared, meaning string) []string {
+		if sizes {
+			return []string{name, age, flag, exclusive, shared, meaning}
+		}
+		return []string{name, age, flag, meaning}
+	}
+	table := ui.Table{Head: row("  SNAPSHOT", ">AGE", "FLAG", ">EXCLUSIVE", ">SHARED", "WHAT IT IS")}
+	for _, s := range v.Snapshots {
+		table.Row(row("  "+shortName(s.Name), ui.Age(now.Sub(s.Changed)), flagOf(s.ReadOnly),
+			sizeOf(s.Exclusive), sizeOf(s.Shared), meanings[s.Role])...)
+	}
+	return table
 }
 
 // shortName leaves out the most of the UUID of an aged snapshot.
