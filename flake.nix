@@ -135,6 +135,7 @@
             pkgs.just
             pkgs.qemu
             pkgs.shellcheck
+            pkgs.strace
             pkgs.swtpm
             pkgs.util-linux
             self.formatter.${pkgs.stdenv.hostPlatform.system}
