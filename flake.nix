@@ -135,6 +135,7 @@
             pkgs.go
             pkgs.golangci-lint
             pkgs.groff
+            pkgs.jq
             pkgs.just
             pkgs.perl
             pkgs.qemu

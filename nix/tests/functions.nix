@@ -43,6 +43,7 @@ let
     ./cases/hosts.nix
     ./cases/units.nix
     ./cases/modules.nix
+    ./cases/flake.nix
   ];
   wrong = filter (t: t.got != t.want) every;
   show = t: "${t.name}\n   got ${toJSON t.got}\n  want ${toJSON t.want}";
