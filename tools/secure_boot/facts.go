@@ -70,7 +70,7 @@ func (t *tool) look(c *cli.Context) (Facts, error) {
 	if f.Flake, err = flake.Dir(c.String("flake")); err != nil {
 		return f, err
 	}
-	if f.Settings, err = settings.Load(c.Context, t.env.Host, f.Flake); err != nil {
+	if f.Settings, err = flake.Settings(c.Context, t.env, f.Flake); err != nil {
 		return f, err
 	}
 	if f.Settings.Boot.PKIBundle == "" {
