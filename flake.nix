@@ -128,15 +128,25 @@
             pkgs.attr
             pkgs.btrfs-progs
             pkgs.cryptsetup
+            pkgs.fish
+            pkgs.fuse3
             pkgs.gcc
             pkgs.git
             pkgs.go
             pkgs.golangci-lint
+            pkgs.groff
+            pkgs.jq
             pkgs.just
+            pkgs.perl
             pkgs.qemu
+            pkgs.sbsigntool
             pkgs.shellcheck
+            pkgs.strace
             pkgs.swtpm
+            pkgs.systemd
             pkgs.util-linux
+            pkgs.zbar
+            pkgs.zsh
             self.formatter.${pkgs.stdenv.hostPlatform.system}
           ];
         };

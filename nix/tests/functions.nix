@@ -42,6 +42,8 @@ let
     ./cases/checks.nix
     ./cases/hosts.nix
     ./cases/units.nix
+    ./cases/modules.nix
+    ./cases/flake.nix
   ];
   wrong = filter (t: t.got != t.want) every;
   show = t: "${t.name}\n   got ${toJSON t.got}\n  want ${toJSON t.want}";

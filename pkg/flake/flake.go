@@ -62,6 +62,16 @@ func Dir(name string) (string, error) {
 	return filepath.Abs(name)
 }
 
+// Settings are the settings of this machine: the file that its system carries,
+// or else one evaluation of the configuration in dir.
+func Settings(ctx context.Context, env *clikit.Env, dir string) (*settings.Settings, error) {
+	s, err := settings.Load(ctx, env.Host, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, noFlake(err)
+	}
+	return s, err
+}
+
 func noFlake(err error) error {
 	return clikit.WithHint(err, "name the folder of the configuration with --flake DIR, or in NIXOS_GO_ROOT")
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"nixos-go/pkg/clikit"
+	"nixos-go/pkg/flake"
 	"nixos-go/pkg/luks"
 	"nixos-go/pkg/settings"
 )
@@ -120,7 +121,7 @@ func (t *tool) run(c *cli.Context) error {
 // look reads the machine's facts and the disk's header, and plans.
 func (s *session) look(c *cli.Context) error {
 	var err error
-	if s.settings, err = settings.Load(c.Context, s.env.Host, c.String("flake")); err != nil {
+	if s.settings, err = flake.Settings(c.Context, s.env, c.String("flake")); err != nil {
 		return err
 	}
 	want := Want{Disk: !c.Bool(accountOnly), Account: !c.Bool(diskOnly), TPM2: c.Bool(updateTPM2)}

@@ -16,6 +16,9 @@ func TestExamples(t *testing.T) {
 		if got := c.Wait(); got != status {
 			t.Errorf("%s: exit status %d, want %d", name, got, status)
 		}
+		if c.Coloured() {
+			t.Errorf("%s: colours under NO_COLOR: %q", name, c.Raw())
+		}
 		printed := strings.ReplaceAll(c.Rendered(), m.dir, "")
 		documents.Check(t, "change-password/"+name, "# nixos-change-password"+flags, printed)
 	}

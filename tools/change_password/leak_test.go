@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"nixos-go/pkg/testx/console"
 	"nixos-go/pkg/testx/leak"
 	"nixos-go/pkg/testx/luksfile"
 	"nixos-go/pkg/testx/swtpm"
@@ -58,8 +59,38 @@ func TestNoLeakTPM2(t *testing.T) {
 	hunt.Files()
 }
 
-// What the process leaves in memory: of the disk's passphrases nothing at all.
+// What the process leaves in memory: of the disk's passphrases nothing at all,
+// whether they came from files or were typed.
 func TestNoLeakInMemory(t *testing.T) {
+	const only = "--full-disk-encryption-only"
+	wants := []string{"old: 0 times in memory", "new: 0 times in memory", "held: 1 times in memory"}
+	m := newInverted(t)
+	out, err := exec.Command("/proc/self/exe", memoryArg, m.dir, only,
+		"--current-password-file", filepath.Join(m.dir, "old"), "--password-file", filepath.Join(m.dir, "new")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("the process = %v\n%s", err, out)
+	}
+	for _, want := range wants {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("from files: want %q in:\n%s", want, out)
+		}
+	}
+
+	m = newInverted(t)
+	c := console.Start(t, exec.Command("/proc/self/exe", memoryArg, m.dir, only))
+	typeAll(c)
+	for _, want := range wants {
+		c.Expect(want)
+	}
+	if status := c.Wait(); status != 0 {
+		t.Errorf("typed: exit status %d, want 0\n%s", status, c.Screen())
+	}
+}
+
+// newInverted is a machine with files of the passwords, as they are and
+// inverted.
+func newInverted(t *testing.T) *machine {
+	t.Helper()
 	m := newMachine(t, oldPassword)
 	for name, secret := range map[string]string{"old": oldPassword, "new": newPassword, "held": "held MARKED-SECRET-4"} {
 		m.write(name, secret, 0o600)
@@ -67,13 +98,17 @@ func TestNoLeakInMemory(t *testing.T) {
 		leak.Invert(inverted)
 		m.write(name+".inverted", string(inverted), 0o600)
 	}
-	out, err := exec.Command("/proc/self/exe", memoryArg, m.dir, "--full-disk-encryption-only").CombinedOutput()
-	if err != nil {
-		t.Fatalf("the process = %v\n%s", err, out)
-	}
-	for _, want := range []string{"old: 0 times in memory", "new: 0 times in memory", "held: 1 times in memory"} {
-		if !strings.Contains(string(out), want) {
-			t.Errorf("want %q in:\n%s", want, out)
-		}
-	}
+	return m
+}
+
+// What the tool and all programs that it runs hand to the kernel: the passwords
+// travel in pipes and in memory alone.
+func TestNoLeakInSystemCalls(t *testing.T) {
+	m := newMachine(t, oldPassword)
+	m.write("old", oldPassword, 0o600)
+	m.write("new", newPassword, 0o600)
+	leak.Trace(t, []string{
+		toolArg, "--json", "--current-password-file", filepath.Join(m.dir, "old"), "--password-file", filepath.Join(m.dir, "new"),
+	}, []string{"MACHINE=" + m.dir}, oldPassword, newPassword)
+	m.expect("change", 0, 0, after)
 }

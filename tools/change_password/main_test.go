@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 		os.Exit(killed(os.Args[2], os.Args[3]))
 	}
 	if len(os.Args) > 3 && os.Args[1] == memoryArg {
-		os.Exit(inMemory(os.Args[2], os.Args[3]))
+		os.Exit(inMemory(os.Args[2], os.Args[3:]))
 	}
 	commands := standin.Commands("cryptsetup", "systemd-cryptenroll")
 	commands["nixos-change-password"] = func() {
@@ -60,15 +60,13 @@ func TestMain(m *testing.M) {
 	testscript.Main(aside, commands)
 }
 
-// inMemory changes the passwords of a machine and prints how often each stands
-// in memory afterwards. The secrets come from files; what they are is only ever
-// known inverted here.
-func inMemory(dir, only string) int {
+// inMemory runs the tool on a machine and prints how often each password stands
+// in memory afterwards. The secrets come from files or from the keyboard; what
+// they are is only ever known inverted here.
+func inMemory(dir string, args []string) int {
 	env := clikit.System()
 	env.Host = run.Host{Runner: local(), Files: run.Below(dir)}
-	status := clikit.Run(context.Background(), changepassword.New(env, changepassword.Hooks{}), []string{
-		only, "--current-password-file", filepath.Join(dir, "old"), "--password-file", filepath.Join(dir, "new"),
-	}, env.UI)
+	status := clikit.Run(context.Background(), changepassword.New(env, changepassword.Hooks{}), args, env.UI)
 	// The control: a secret that is held is found.
 	held, err := os.ReadFile(filepath.Join(dir, "held"))
 	if err != nil {

@@ -87,7 +87,7 @@ func New(env *clikit.Env, open Opener) *cli.App {
 				Usage: "print a libvirt hook that calls detach and attach",
 				Flags: []cli.Flag{
 					gpuFlag(),
-					&cli.StringFlag{Name: "vm", Usage: "the `NAME` of the virtual machine", Required: true},
+					&cli.StringFlag{Name: "vm", Usage: "the `NAME` of the virtual machine"},
 				},
 				Action: t.hook,
 			},

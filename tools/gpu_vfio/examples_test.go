@@ -50,6 +50,9 @@ func TestExamples(t *testing.T) {
 			if status != test.status {
 				t.Errorf("%s: exit status %d, want %d\n%s", test.command, status, test.status, c.Screen())
 			}
+			if c.Coloured() {
+				t.Errorf("%s: colours under NO_COLOR: %q", test.command, c.Raw())
+			}
 			documents.Check(t, "gpu-vfio/"+test.name, "# gpu-vfio "+test.command, c.Rendered())
 		})
 	}

@@ -42,6 +42,9 @@ func (t *tool) hook(c *cli.Context) error {
 		return err
 	}
 	guest := c.String("vm")
+	if guest == "" {
+		return clikit.Usagef("which virtual machine? --vm NAME")
+	}
 	if strings.ContainsAny(guest, "\n\r") {
 		return clikit.Usagef("--vm %q: a name has one line", guest)
 	}

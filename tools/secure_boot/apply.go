@@ -36,6 +36,7 @@ type session struct {
 	facts   Facts
 	plan    Plan
 	store   Store
+	flake   nix.Flake
 	removed []string
 }
 
@@ -231,17 +232,14 @@ func (s *session) setTarget(context.Context) error {
 }
 
 func (s *session) rebuild(ctx context.Context) error {
-	flake, err := nix.Open(ctx, s.env.Host, s.facts.Flake)
-	if err != nil {
-		return err
-	}
 	rebuild := nix.Rebuild{
 		Action: nix.Boot, InstallBootloader: true,
 		Configuration: settings.Configuration(s.facts.Config.Host(), s.plan.Target),
 	}
-	if _, err := s.env.Host.Run(ctx, rebuild.Command(flake)); err != nil {
+	if _, err := s.env.Host.Run(ctx, rebuild.Command(s.flake)); err != nil {
 		return err
 	}
+	var err error
 	s.facts.Generation, err = defaultGeneration(s.env.Host.Files)
 	return err
 }

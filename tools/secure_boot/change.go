@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"nixos-go/pkg/clikit"
+	"nixos-go/pkg/flake"
 	"nixos-go/pkg/prompt"
 )
 
@@ -47,12 +48,26 @@ func (t *tool) change(c *cli.Context, action Action) error {
 		}
 		return nil
 	case s.options.DryRun:
+		if err := s.prepare(c.Context); err != nil {
+			return err
+		}
 		return s.dryRun()
 	}
 	if err := s.agree(c); err != nil {
 		return err
 	}
+	if err := s.prepare(c.Context); err != nil {
+		return err
+	}
 	return s.apply(c.Context)
+}
+
+// prepare makes sure that the configuration can be built from: it is in git,
+// git knows its files, and its inputs are locked.
+func (s *session) prepare(ctx context.Context) error {
+	var err error
+	s.flake, err = flake.Open(ctx, s.env, s.options, s.facts.Flake)
+	return clikit.Unchanged(err)
 }
 
 // begin looks at the machine, settles what an earlier run left, and plans.

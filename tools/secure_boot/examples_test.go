@@ -66,6 +66,9 @@ func TestExamples(t *testing.T) {
 			if status != test.status {
 				t.Errorf("%s: exit status %d, want %d\n%s", test.command, status, test.status, c.Screen())
 			}
+			if c.Coloured() {
+				t.Errorf("%s: colours under NO_COLOR: %q", test.command, c.Raw())
+			}
 			documents.Check(t, "secure-boot/"+test.name, "# nixos-secure-boot "+test.command, strings.ReplaceAll(c.Rendered(), m.dir, ""))
 		})
 	}
@@ -98,4 +101,21 @@ func TestInterruptedAtTerminal(t *testing.T) {
 		}
 		m.unchanged(t, before)
 	})
+}
+
+// Without NO_COLOR a terminal gets colours; a file and a pipe never do.
+func TestColours(t *testing.T) {
+	m := newMachine(t)
+	m.factory()
+	if c, _ := m.terminal(t, []string{"NO_COLOR="}, []string{"enable"}); !c.Coloured() {
+		t.Errorf("no colours at a terminal: %q", c.Raw())
+	}
+	if c, _ := m.terminal(t, []string{"NO_COLOR=", "TERM=dumb"}, []string{"enable"}); c.Coloured() {
+		t.Errorf("colours at a terminal that has none: %q", c.Raw())
+	}
+	process := exec.Command("/proc/self/exe", toolArg, "enable")
+	process.Env = append(os.Environ(), "MACHINE="+m.dir, "NIXOS_GO_ROOT="+m.dir+"/etc/nixos", "TERM=xterm", "NO_COLOR=")
+	if out, err := process.CombinedOutput(); err == nil || strings.Contains(string(out), "\x1b") {
+		t.Errorf("to a pipe: %v, %q, want a failure without escape sequences", err, out)
+	}
 }

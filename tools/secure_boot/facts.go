@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"nixos-go/pkg/flake"
 	"nixos-go/pkg/keep"
 	"nixos-go/pkg/pci"
 	"nixos-go/pkg/reset"
@@ -62,10 +63,14 @@ func (r OptionROM) String() string {
 }
 
 func (t *tool) look(c *cli.Context) (Facts, error) {
-	f := Facts{Flake: c.String("flake")}
+	var f Facts
 	files := t.env.Host.Files
 	var err error
-	if f.Settings, err = settings.Load(c.Context, t.env.Host, f.Flake); err != nil {
+	// Absolute, since the journal outlives the folder that one is in.
+	if f.Flake, err = flake.Dir(c.String("flake")); err != nil {
+		return f, err
+	}
+	if f.Settings, err = flake.Settings(c.Context, t.env, f.Flake); err != nil {
 		return f, err
 	}
 	if f.Settings.Boot.PKIBundle == "" {

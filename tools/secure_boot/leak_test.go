@@ -13,7 +13,7 @@ import (
 func TestNoLeak(t *testing.T) {
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
-	for fail := -1; fail < 4; fail++ {
+	for fail := -1; fail < 6; fail++ {
 		m := newMachine(t)
 		marks, sources := make([]string, 0, 3), make([]string, 0, 6)
 		for name, key := range map[string][]byte{

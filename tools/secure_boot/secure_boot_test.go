@@ -33,8 +33,9 @@ func TestEnable(t *testing.T) {
 	m.expect(t, "enable", m.run(t.Context(), "enable"), 0, "ok: everything that boots is signed and verified, and the firmware has your keys",
 		"loader/entries/nixos-generation-41.conf", "hint: boot again")
 	want := []string{
-		"sbctl create-keys",
 		"git -C $ROOT/etc/nixos -c core.fsmonitor=false rev-parse --show-toplevel --show-prefix",
+		"git -C $ROOT/etc/nixos -c core.fsmonitor=false status --porcelain=v1 -z --untracked-files=all -- .",
+		"sbctl create-keys",
 		"nixos-rebuild boot --flake 'git+file://$ROOT/etc/nixos#NORTH-Secure-Boot' --no-update-lock-file --install-bootloader",
 		"sbctl enroll-keys --microsoft",
 	}
@@ -225,7 +226,8 @@ func TestRefusalJSON(t *testing.T) {
 // Each command fails once, before and after its work: everything is as it was,
 // unless the firmware has the keys.
 func TestEachCommandFails(t *testing.T) {
-	for n := range 4 {
+	const first, last = 2, 4 // after what only asks git, to the keys in the firmware
+	for n := first; n <= last; n++ {
 		for _, late := range []bool{false, true} {
 			t.Run(fmt.Sprintf("command %d, after its work %t", n, late), func(t *testing.T) {
 				m := newMachine(t)
@@ -234,15 +236,11 @@ func TestEachCommandFails(t *testing.T) {
 				runner.failing, runner.fail, runner.after = true, n, late
 				m.answer(yes())
 				status := m.run(t.Context(), "enable")
-				if n == 3 && late {
+				if n == last && late {
 					m.expect(t, "enable", status, 0, "sbctl reported a failure, but the firmware has the keys")
 					return
 				}
-				says := "made to fail"
-				if n == 1 {
-					says = "not in a git repository"
-				}
-				m.expect(t, "enable", status, 1, says, "the configuration, the boot files and the default generation are as they were before")
+				m.expect(t, "enable", status, 1, "made to fail", "the configuration, the boot files and the default generation are as they were before")
 				if diff := cmp.Diff(before, m.state()); diff != "" {
 					t.Errorf("after the failure (-want +got):\n%s", diff)
 				}
@@ -296,6 +294,62 @@ func TestEnrolmentIncomplete(t *testing.T) {
 	if got := m.target(); got != "Standard-Boot" {
 		t.Errorf("target = %s, want Standard-Boot again", got)
 	}
+}
+
+// The flake is made ready before anything is changed: files that git does not
+// know, a lock file that is missing, a repository that is none.
+func TestFlakeIsPrepared(t *testing.T) {
+	m := newMachine(t)
+	runner, _ := m.runner.(*nixos)
+	runner.untracked = "?? new.nix\x00"
+	if err := os.Remove(filepath.Join(m.dir, "etc/nixos/flake.lock")); err != nil {
+		t.Fatal(err)
+	}
+	m.expect(t, "enable --dry-run", m.run(t.Context(), "enable", "--dry-run"), 0, "git does not know 1 file", "flake.lock is missing: it would be written first")
+	m.answer(yes(), prompt.Answer{To: "Make git know it", Say: "yes"})
+	runner.lines = nil
+	m.expect(t, "enable", m.run(t.Context(), "enable"), 0, "new.nix", "Locking the inputs")
+	order := []string{"git -C $ROOT/etc/nixos -c core.fsmonitor=false add", "nix --extra-experimental-features", "sbctl create-keys"}
+	at := -1
+	for _, want := range order {
+		i := slices.IndexFunc(runner.lines, func(l string) bool { return strings.HasPrefix(l, want) })
+		if i <= at {
+			t.Errorf("%q is call %d, want it after call %d in:\n%s", want, i, at, strings.Join(runner.lines, "\n"))
+		}
+		at = i
+	}
+
+	m = newMachine(t)
+	before := m.state()
+	runner, _ = m.runner.(*nixos)
+	runner.failing, runner.fail = true, 0
+	m.answer(yes(), prompt.Answer{To: "is in no git repository", Say: "no"})
+	m.expect(t, "enable outside of git", m.run(t.Context(), "enable"), 1, "not in a git repository", "hint: make one: git -C")
+	m.unchanged(t, before)
+	if len(runner.lines) != 1 {
+		t.Errorf("outside of git, enable ran %q, want git rev-parse alone", runner.lines)
+	}
+}
+
+// A folder that is named relative to where one is means the same in the journal.
+func TestRelativeFlake(t *testing.T) {
+	m := newMachine(t)
+	before := m.state()
+	t.Chdir(m.dir)
+	runner, _ := m.runner.(*nixos)
+	runner.rebuilt = func() { m.esp.Standard(41) }
+	m.hooks.Step = func(kind string, done bool) {
+		if kind == "begin" && done {
+			journal, err := os.ReadFile(filepath.Join(m.dir, "var/lib/nixos-go/secure-boot/journal.json"))
+			if err != nil || !strings.Contains(string(journal), fmt.Sprintf("%q", filepath.Join(m.dir, "etc/nixos"))) {
+				t.Errorf("journal: %s, %v, want the absolute folder of the flake", journal, err)
+			}
+		}
+	}
+	m.flake = "etc/nixos"
+	m.answer(yes())
+	m.expect(t, "enable", m.run(t.Context(), "enable"), 1, "as they were before")
+	m.unchanged(t, before)
 }
 
 // The end of the context between two steps puts everything back.
@@ -408,7 +462,7 @@ func TestPutBackFails(t *testing.T) {
 	m := newMachine(t)
 	before := m.state()
 	runner, _ := m.runner.(*nixos)
-	runner.failing, runner.fail = true, 3 // nix-env, after the failed verification
+	runner.failing, runner.fail = true, 4 // nix-env, after the failed verification
 	runner.rebuilt = func() { m.esp.Standard(41) }
 	m.answer(yes())
 	m.expect(t, "enable", m.run(t.Context(), "enable"), 1, "not put back: the default generation", "do not boot before")

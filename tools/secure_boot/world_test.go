@@ -53,6 +53,7 @@ type machine struct {
 	ask      prompt.Prompter
 	hooks    secureboottool.Hooks
 	uid      int
+	flake    string // the folder as --flake names it; "" is the whole path
 	out, err bytes.Buffer
 }
 
@@ -69,6 +70,7 @@ func newMachine(t *testing.T) *machine {
 	m.write("etc/nixos-go/settings.json", settingsJSON)
 	m.write("etc/immutability/plan.json", fmt.Sprintf(planJSON, `"/var/lib/sbctl", "/var/lib/nixos-go"`))
 	m.write("etc/nixos/flake.nix", "{ }\n")
+	m.write("etc/nixos/flake.lock", "{ }\n")
 	m.write("etc/nixos/config.json", configJSON)
 	m.generation(41)
 	m.esp.Standard(40, 41)
@@ -146,7 +148,11 @@ func (m *machine) run(ctx context.Context, args ...string) int {
 		UI: u, Host: run.Host{Runner: m.runner, Files: run.Below(m.dir)}, Ask: m.ask, UID: m.uid,
 		Getenv: func(string) string { return "" },
 	}
-	args = append(args, "--flake", filepath.Join(m.dir, "etc/nixos"))
+	folder := m.flake
+	if folder == "" {
+		folder = filepath.Join(m.dir, "etc/nixos")
+	}
+	args = append(args, "--flake", folder)
 	return clikit.Run(ctx, secureboottool.New(env, m.hooks), args, u)
 }
 
@@ -178,6 +184,8 @@ type nixos struct {
 	rebuilt func()
 	// partial makes sbctl leave PK out, and foreign makes it enrol others.
 	partial, foreign bool
+	// untracked is what git status prints.
+	untracked string
 }
 
 func (n *nixos) Run(_ context.Context, c run.Command) (run.Result, error) {
@@ -197,8 +205,14 @@ func (n *nixos) Run(_ context.Context, c run.Command) (run.Result, error) {
 func (n *nixos) play(c run.Command) (run.Result, error) {
 	line := c.String()
 	switch {
-	case c.Program == "git":
+	case c.Program == "git" && c.Args[4] == "rev-parse":
 		return run.Result{Stdout: []byte(c.Args[1] + "\n\n")}, nil
+	case c.Program == "git" && c.Args[4] == "status":
+		return run.Result{Stdout: []byte(n.untracked)}, nil
+	case c.Program == "git" && c.Args[4] == "add":
+		n.untracked = ""
+	case c.Program == "nix":
+		n.write("etc/nixos/flake.lock", "{ }\n")
 	case c.Program == "nixos-rebuild":
 		n.rebuild(strings.Contains(line, "#NORTH-Secure-Boot"))
 	case c.Program == "nix-env":

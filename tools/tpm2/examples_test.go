@@ -70,6 +70,9 @@ func TestExamples(t *testing.T) {
 		if got != status {
 			t.Errorf("%s: exit status %d, want %d\n%s", command, got, status, c.Screen())
 		}
+		if c.Coloured() {
+			t.Errorf("%s: colours under NO_COLOR: %q", command, c.Raw())
+		}
 		documents.Check(t, "tpm2/"+name, "# nixos-tpm2 "+command, m.documented(c))
 	}
 	m := newMachine(t)

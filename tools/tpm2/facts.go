@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"nixos-go/pkg/clikit"
+	"nixos-go/pkg/flake"
 	"nixos-go/pkg/luks"
 	"nixos-go/pkg/secureboot"
 	"nixos-go/pkg/settings"
@@ -36,7 +37,7 @@ type Facts struct {
 func (t *tool) look(c *cli.Context) (Facts, luks.Volume, error) {
 	var f Facts
 	var err error
-	if f.Settings, err = settings.Load(c.Context, t.env.Host, c.String("flake")); err != nil {
+	if f.Settings, err = flake.Settings(c.Context, t.env, c.String("flake")); err != nil {
 		return f, luks.Volume{}, err
 	}
 	volume, err := luks.Of(f.Settings, t.env.Host, c.String("device"))

@@ -148,3 +148,19 @@ func inMemory(dir, socket string) int {
 	}
 	return status
 }
+
+// What the tool and all programs that it runs hand to the kernel: the secrets
+// travel in pipes and in memory alone.
+func TestNoLeakInSystemCalls(t *testing.T) {
+	m := newMachine(t)
+	m.write("passphrase", passphrase)
+	m.write("pin", pin)
+	leak.Trace(t, []string{
+		toolArg, "enable", "--insecure", "--yes", "--recovery-key",
+		"--current-password-file", filepath.Join(m.dir, "passphrase"), "--pin-file", filepath.Join(m.dir, "pin"),
+	}, []string{"MACHINE=" + m.dir, "TPM=" + m.chip.Socket}, passphrase, pin)
+	m.chip.Flush()
+	if len(m.header().TokensOf(luks.TokenTPM2)) != 1 {
+		t.Error("the traced process did not enrol")
+	}
+}

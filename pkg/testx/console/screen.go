@@ -33,6 +33,12 @@ func (c *Console) Rendered() string {
 	return strings.Join(lines, "\n")
 }
 
+// style is a control sequence that sets a colour or a weight (SGR).
+var style = regexp.MustCompile(`\x1b\[[0-9;]*m`)
+
+// Coloured tells whether anything on the screen has a colour or a weight.
+func (c *Console) Coloured() bool { return style.MatchString(c.Raw()) }
+
 // screen is a grid of characters and a cursor, and where the cursor was saved.
 type screen struct {
 	lines             [][]rune

@@ -20,3 +20,12 @@ func TestRendered(t *testing.T) {
 		}
 	}
 }
+
+func TestColoured(t *testing.T) {
+	for shown, want := range map[string]bool{"plain\r\n": false, "\x1b[2K\x1b[1A\x1b[?25l": false, "\x1b[1;31merror:\x1b[0m": true, "\x1b[m": true} {
+		c := &Console{t: t, screen: []byte(shown)}
+		if got := c.Coloured(); got != want {
+			t.Errorf("%q: Coloured() = %t, want %t", shown, got, want)
+		}
+	}
+}
