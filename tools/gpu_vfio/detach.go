@@ -14,6 +14,7 @@ import (
 	"nixos-go/pkg/pci"
 	"nixos-go/pkg/pci/vfio"
 	"nixos-go/pkg/prompt"
+	"nixos-go/pkg/run"
 	"nixos-go/pkg/ui"
 )
 
