@@ -1,0 +1,141 @@
+package functional
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"nixos-go/pkg/reset"
+	"nixos-go/pkg/testx"
+	"nixos-go/vmtest"
+	"nixos-go/vmtest/debian"
+	"nixos-go/vmtest/guest/full"
+)
+
+// lane is what all tests of this package share.
+type lane struct {
+	dir   string // goes with the process
+	guest full.Guest
+	tools full.Toolbox
+	units map[string]string
+	host  host
+}
+
+// host is what Nix makes of the machine that the tests install: hosts/x86_64/VM-TEST.nix.
+type host struct {
+	Plan     reset.PlanFile  `json:"plan"`
+	Settings json.RawMessage `json:"settings"`
+}
+
+// shared is made by the first test that needs it.
+var shared = sync.OnceValues(makeLane) //nolint:gochecknoglobals // once for the process
+
+// setUpPatience bounds the making of the guest, which fetches packages where
+// there is no cache.
+const setUpPatience = 15 * time.Minute
+
+func makeLane() (_ *lane, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), setUpPatience)
+	defer cancel()
+	root, err := vmtest.Root()
+	if err != nil {
+		return nil, err
+	}
+	cache, err := vmtest.CacheDir()
+	if err != nil {
+		return nil, err
+	}
+	l := &lane{dir: workDir}
+	if l.units, err = full.Units(root); err != nil {
+		return nil, err
+	}
+	if l.host, err = evaluate(ctx, root); err != nil {
+		return nil, err
+	}
+	if l.guest, err = full.Build(ctx, debian.Cache{Dir: filepath.Join(cache, "debian")}, filepath.Join(cache, "full"), l.units); err != nil {
+		return nil, err
+	}
+	standins, err := readStandins(filepath.Join(root, "vmtest", "functional", "standins"))
+	if err != nil {
+		return nil, err
+	}
+	l.tools, err = full.BuildToolbox(ctx, l.dir, standins)
+	return l, err
+}
+
+// evaluate asks Nix for the plan and the settings of the host.
+func evaluate(ctx context.Context, root string) (host, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(root, "nix", "nix.sh"), "eval", "--json", "--file", "nix/tests/hosts.nix", "VM-TEST")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+			err = fmt.Errorf("%w: %s", err, exit.Stderr)
+		}
+		return host{}, fmt.Errorf("evaluate the host VM-TEST: %w", err)
+	}
+	var h host
+	return h, json.Unmarshal(out, &h)
+}
+
+// readStandins reads the programs that stand in for those of NixOS.
+func readStandins(dir string) (map[string]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	programs := map[string]string{}
+	for _, entry := range entries {
+		b, err := os.ReadFile(filepath.Join(dir, entry.Name()))
+		if err != nil {
+			return nil, err
+		}
+		programs[entry.Name()] = string(b)
+	}
+	return programs, nil
+}
+
+var workDir string //nolint:gochecknoglobals // the folder of this process
+
+func TestMain(m *testing.M) {
+	os.Exit(runIn(m))
+}
+
+func runIn(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "vm-functional-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	workDir = dir
+	return m.Run()
+}
+
+// need ends the test where the lane is not asked for or cannot run; else it is
+// the lane.
+func need(t *testing.T) *lane {
+	t.Helper()
+	if os.Getenv("VM") != "full" {
+		t.Skip("boots whole machines, which takes minutes: VM=full runs it (just vm)")
+	}
+	if err := full.Check(); err != nil {
+		testx.Unavailable(t, err.Error())
+	}
+	vmtest.Need(t, "qemu-system-x86_64", "qemu-img")
+	l, err := shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}

@@ -1,0 +1,154 @@
+package full
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+
+	"nixos-go/vmtest/debian"
+	"nixos-go/vmtest/machine"
+)
+
+// ResetUnit is the name of the reset's unit among [Units].
+const ResetUnit = "immutability.service"
+
+// Guest is what a machine is made from. It is shared: nobody writes to it.
+type Guest struct {
+	Tree
+	// Disk is the image of an installed machine's disk, raw.
+	Disk string
+
+	initrd string
+}
+
+// Need are the programs of the host that making the guest takes.
+func Need() []string {
+	return []string{"mmdebstrap", "cryptsetup", "mkfs.btrfs", "mke2fs", "mformat", "mcopy", "depmod", "zstd", "xz", "tar"}
+}
+
+// Check tells, by an error, what is missing here.
+func Check() error {
+	for _, program := range Need() {
+		if _, err := exec.LookPath(program); err != nil {
+			return err
+		}
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("the full guest is made as root: owners of files, loop devices")
+	}
+	return debian.Available()
+}
+
+// Build makes the guest in a folder of the cache, or finds it there. units are
+// those of the system, names to texts.
+func Build(ctx context.Context, cache debian.Cache, dir string, units map[string]string) (Guest, error) {
+	var g Guest
+	err := locked(dir, func() (err error) {
+		g, err = build(ctx, cache, dir, units)
+		return err
+	})
+	return g, err
+}
+
+func build(ctx context.Context, cache debian.Cache, dir string, units map[string]string) (Guest, error) {
+	tree, err := fetchTree(ctx, cache, dir)
+	if err != nil {
+		return Guest{}, err
+	}
+	parts := []string{tree.key}
+	for _, name := range slices.Sorted(maps.Keys(units)) {
+		if name != ResetUnit { // belongs to the boot
+			parts = append(parts, name, units[name])
+		}
+	}
+	key, err := recipe(parts...)
+	if err != nil {
+		return Guest{}, err
+	}
+	g := Guest{Tree: tree, Disk: filepath.Join(dir, "disk-"+key+".raw"), initrd: filepath.Join(dir, "initrd-"+key+".cpio")}
+	if err := g.part(g.initrd, func(out string) error { return buildInitrd(ctx, tree, out) }); err != nil {
+		return Guest{}, fmt.Errorf("initrd: %w", err)
+	}
+	system := maps.Clone(units)
+	delete(system, ResetUnit)
+	if err := g.part(g.Disk, func(out string) error { return buildImage(ctx, tree, system, out) }); err != nil {
+		return Guest{}, fmt.Errorf("disk image: %w", err)
+	}
+	return g, forget(dir, "disk-*.raw", g.Disk, "initrd-*.cpio", g.initrd)
+}
+
+// part makes a file unless it is there; it appears when it is complete.
+func (g Guest) part(name string, make func(out string) error) error {
+	if _, err := os.Stat(name); err == nil {
+		return nil
+	}
+	partial := name + ".part"
+	defer os.Remove(partial) //nolint:errcheck // gone when all went well
+	if err := make(partial); err != nil {
+		return err
+	}
+	return os.Rename(partial, name)
+}
+
+// forget removes what an earlier recipe has made, except what may be in use: a
+// machine that still runs keeps its open base. pairs are patterns and what to
+// keep of them.
+func forget(dir string, pairs ...string) error {
+	for i := 0; i < len(pairs); i += 2 {
+		found, err := filepath.Glob(filepath.Join(dir, pairs[i]))
+		if err != nil {
+			return err
+		}
+		slices.SortFunc(found, func(a, b string) int { return newer(b, a) })
+		kept := 0
+		for _, name := range found {
+			// The two before are for other branches that share the cache.
+			if name == pairs[i+1] {
+				continue
+			}
+			if kept++; kept > 2 {
+				if err := os.Remove(name); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func newer(a, b string) int {
+	x, errA := os.Stat(a)
+	y, errB := os.Stat(b)
+	if errA != nil || errB != nil {
+		return 0
+	}
+	return x.ModTime().Compare(y.ModTime())
+}
+
+// Cmdline is the kernel's command line for the guest's disk.
+func Cmdline() []string {
+	return []string{
+		"root=/dev/mapper/root", "rootfstype=btrfs", "rootflags=subvol=@root,compress=zstd,noatime", "rw",
+		"console=ttyS0", "panic=-1", "quiet", "systemd.show_status=1", "systemd.gpt_auto=0",
+		"mitigations=off", "apparmor=0", "cryptomgr.notests", "tsc=reliable", "no_timer_check",
+	}
+}
+
+// Spec is a machine that QEMU boots directly: kernel, an initrd of
+// [Guest.WriteInitrd], and its disks.
+func (g Guest) Spec(name, initrd string, tools Toolbox) machine.Spec {
+	return machine.Spec{
+		Name: name, Arch: machine.AMD64, MemoryMiB: 1024,
+		Kernel: g.Kernel, Initrd: initrd, Cmdline: Cmdline(),
+		Disks: []machine.Disk{
+			{ID: "main", Base: g.Disk},
+			{ID: ToolsDisk, Base: tools.Disk, ReadOnly: true},
+		},
+		Credentials: map[string]string{"cryptsetup.passphrase": Passphrase},
+	}
+}
