@@ -21,11 +21,12 @@ import (
 
 // lane is what all tests of this package share.
 type lane struct {
-	dir   string // goes with the process
-	guest full.Guest
-	tools full.Toolbox
-	units map[string]string
-	host  host
+	dir      string // goes with the process
+	guest    full.Guest
+	emulator full.Emulator
+	tools    full.Toolbox
+	units    map[string]string
+	host     host
 }
 
 // host is what Nix makes of the machine that the tests install: hosts/x86_64/VM-TEST.nix.
@@ -60,6 +61,9 @@ func makeLane() (_ *lane, err error) {
 		return nil, err
 	}
 	if l.guest, err = full.Build(ctx, debian.Cache{Dir: filepath.Join(cache, "debian")}, filepath.Join(cache, "full"), l.units); err != nil {
+		return nil, err
+	}
+	if l.emulator, err = full.FetchEmulator(ctx, debian.Cache{Dir: filepath.Join(cache, "debian")}); err != nil {
 		return nil, err
 	}
 	standins, err := readStandins(filepath.Join(root, "vmtest", "functional", "standins"))
@@ -132,7 +136,6 @@ func need(t *testing.T) *lane {
 	if err := full.Check(); err != nil {
 		testx.Unavailable(t, err.Error())
 	}
-	vmtest.Need(t, "qemu-system-x86_64", "qemu-img")
 	l, err := shared()
 	if err != nil {
 		t.Fatal(err)

@@ -35,6 +35,7 @@ func newBox(t *testing.T, change ...func(*machine.Spec)) *box {
 	b := &box{t: t, lane: l, Plan: clonePlan(t, l.host.Plan)}
 	b.Boot = full.Boot{Reset: l.tools.Reset, Unit: l.units[full.ResetUnit]}
 	spec := l.guest.Spec(strings.ToLower(strings.TrimPrefix(t.Name(), "TestVM_")), "", l.tools)
+	spec.Programs = l.emulator.Programs
 	for _, f := range change {
 		f(&spec)
 	}

@@ -136,6 +136,8 @@ func Cmdline() []string {
 		"root=/dev/mapper/root", "rootfstype=btrfs", "rootflags=subvol=@root,compress=zstd,noatime", "rw",
 		"console=ttyS0", "panic=-1", "quiet", "systemd.show_status=1", "systemd.gpt_auto=0",
 		"mitigations=off", "apparmor=0", "cryptomgr.notests", "tsc=reliable", "no_timer_check",
+		// An emulated processor stands still while the host does something else.
+		"nowatchdog", "rcupdate.rcu_cpu_stall_suppress=1",
 	}
 }
 
