@@ -60,10 +60,16 @@ func makeLane() (_ *lane, err error) {
 	if l.host, err = evaluate(ctx, root); err != nil {
 		return nil, err
 	}
-	if l.guest, err = full.Build(ctx, debian.Cache{Dir: filepath.Join(cache, "debian")}, filepath.Join(cache, "full"), l.units); err != nil {
+	plan, err := json.Marshal(l.host.Plan)
+	if err != nil {
 		return nil, err
 	}
-	if l.emulator, err = full.FetchEmulator(ctx, debian.Cache{Dir: filepath.Join(cache, "debian")}); err != nil {
+	packages := debian.Cache{Dir: filepath.Join(cache, "debian")}
+	system := full.System{Units: l.units, Plan: plan, Settings: l.host.Settings}
+	if l.guest, err = full.Build(ctx, packages, filepath.Join(cache, "full"), system); err != nil {
+		return nil, err
+	}
+	if l.emulator, err = full.FetchEmulator(ctx, packages); err != nil {
 		return nil, err
 	}
 	standins, err := readStandins(filepath.Join(root, "vmtest", "functional", "standins"))

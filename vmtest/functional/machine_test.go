@@ -28,8 +28,14 @@ type box struct {
 	Cmdline []string
 }
 
+// firmware makes a machine that UEFI firmware starts, with a TPM.
+func firmware(l *lane, s *machine.Spec) {
+	l.emulator.Firmware(s)
+	s.Kernel = l.guest.Image // an EFI program
+}
+
 // newBox makes a machine with the host's own plan; it is not started.
-func newBox(t *testing.T, change ...func(*machine.Spec)) *box {
+func newBox(t *testing.T, change ...func(*lane, *machine.Spec)) *box {
 	t.Helper()
 	l := need(t)
 	b := &box{t: t, lane: l, Plan: clonePlan(t, l.host.Plan)}
@@ -37,7 +43,7 @@ func newBox(t *testing.T, change ...func(*machine.Spec)) *box {
 	spec := l.guest.Spec(strings.ToLower(strings.TrimPrefix(t.Name(), "TestVM_")), "", l.tools)
 	spec.Programs = l.emulator.Programs
 	for _, f := range change {
-		f(&spec)
+		f(l, &spec)
 	}
 	b.Machine = vmtest.New(t, spec)
 	return b

@@ -44,27 +44,27 @@ func Check() error {
 	return debian.Available()
 }
 
-// Build makes the guest in a folder of the cache, or finds it there. units are
-// those of the system, names to texts.
-func Build(ctx context.Context, cache debian.Cache, dir string, units map[string]string) (Guest, error) {
+// Build makes the guest in a folder of the cache, or finds it there. The
+// unit of the reset, if it is among the system's, is left to the boot.
+func Build(ctx context.Context, cache debian.Cache, dir string, system System) (Guest, error) {
 	var g Guest
 	err := locked(dir, func() (err error) {
-		g, err = build(ctx, cache, dir, units)
+		g, err = build(ctx, cache, dir, system)
 		return err
 	})
 	return g, err
 }
 
-func build(ctx context.Context, cache debian.Cache, dir string, units map[string]string) (Guest, error) {
+func build(ctx context.Context, cache debian.Cache, dir string, system System) (Guest, error) {
 	tree, err := fetchTree(ctx, cache, dir)
 	if err != nil {
 		return Guest{}, err
 	}
-	parts := []string{tree.key}
-	for _, name := range slices.Sorted(maps.Keys(units)) {
-		if name != ResetUnit { // belongs to the boot
-			parts = append(parts, name, units[name])
-		}
+	system.Units = maps.Clone(system.Units)
+	delete(system.Units, ResetUnit)
+	parts := []string{tree.key, string(system.Plan), string(system.Settings)}
+	for _, name := range slices.Sorted(maps.Keys(system.Units)) {
+		parts = append(parts, name, system.Units[name])
 	}
 	key, err := recipe(parts...)
 	if err != nil {
@@ -74,8 +74,6 @@ func build(ctx context.Context, cache debian.Cache, dir string, units map[string
 	if err := g.part(g.initrd, func(out string) error { return buildInitrd(ctx, tree, out) }); err != nil {
 		return Guest{}, fmt.Errorf("initrd: %w", err)
 	}
-	system := maps.Clone(units)
-	delete(system, ResetUnit)
 	if err := g.part(g.Disk, func(out string) error { return buildImage(ctx, tree, system, out) }); err != nil {
 		return Guest{}, fmt.Errorf("disk image: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -44,14 +45,14 @@ const (
 )
 
 // buildImage makes the disk of an installed machine, sparse, raw.
-func buildImage(ctx context.Context, tree Tree, units map[string]string, out string) error {
+func buildImage(ctx context.Context, tree Tree, system System, out string) error {
 	work, err := os.MkdirTemp(filepath.Dir(out), ".image-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(work)
 	plain := filepath.Join(work, "main.btrfs")
-	if err := buildFilesystem(ctx, tree, units, plain, work); err != nil {
+	if err := buildFilesystem(ctx, tree, system, plain, work); err != nil {
 		return err
 	}
 	part := filepath.Join(work, "disk.raw")
@@ -93,7 +94,7 @@ type section struct {
 func (s *section) WriteAt(b []byte, at int64) (int, error) { return s.f.WriteAt(b, s.start+at) }
 
 // buildFilesystem makes the image of the BTRFS file system.
-func buildFilesystem(ctx context.Context, tree Tree, units map[string]string, image, work string) (err error) {
+func buildFilesystem(ctx context.Context, tree Tree, system System, image, work string) (err error) {
 	loop, err := testx.AttachLoop(image, mainSize-luksOffset)
 	if err != nil {
 		return fmt.Errorf("loop device: %w", err)
@@ -114,10 +115,10 @@ func buildFilesystem(ctx context.Context, tree Tree, units map[string]string, im
 			err = errors.Join(err, &os.PathError{Op: "unmount", Path: top, Err: e})
 		}
 	}()
-	return fillFilesystem(ctx, tree, units, top)
+	return fillFilesystem(ctx, tree, system, top)
 }
 
-func fillFilesystem(ctx context.Context, tree Tree, units map[string]string, top string) error {
+func fillFilesystem(ctx context.Context, tree Tree, system System, top string) error {
 	dir, err := os.Open(top)
 	if err != nil {
 		return err
@@ -134,15 +135,27 @@ func fillFilesystem(ctx context.Context, tree Tree, units map[string]string, top
 	}
 	err = errors.Join(
 		trimSystem(ctx, tree, root),
-		writeSystem(root, units),
+		writeSystem(root, system.Units),
 		addAccount(root, filepath.Join(top, "@home")),
 		os.Chmod(filepath.Join(top, "@snapshots"), 0o700), //nolint:gosec // a folder
-		os.MkdirAll(filepath.Join(top, "@nix", "store"), 0o755),
-		os.MkdirAll(filepath.Join(top, "@nix", "var/nix/profiles"), 0o755))
+		writeGeneration(filepath.Join(top, "@nix"), system))
 	if err != nil {
 		return err
 	}
 	return takeClean(top)
+}
+
+// writeGeneration writes the first generation and the profile that leads to it.
+func writeGeneration(nix string, system System) error {
+	store := filepath.Join(nix, strings.TrimPrefix(generation, "nix/"))
+	profiles := filepath.Join(nix, "var/nix/profiles")
+	return errors.Join(
+		writeFile(filepath.Join(store, "etc/immutability/plan.json"), string(system.Plan)),
+		writeFile(filepath.Join(store, "etc/nixos-go/settings.json"), string(system.Settings)),
+		writeFile(filepath.Join(store, "activate"), activate),
+		os.Chmod(filepath.Join(store, "activate"), 0o755), //nolint:gosec // a program
+		replaceLink(filepath.Join(profiles, "system-1-link"), "/"+generation),
+		replaceLink(filepath.Join(profiles, "system"), "system-1-link"))
 }
 
 // takeClean takes the factory state of both volumes, as an installer does.
@@ -199,6 +212,9 @@ func writeSystem(root string, units map[string]string) error {
 		}
 	}
 	links := map[string]string{
+		"etc/systemd/system/sysinit.target.wants/vm-generation.service": "../vm-generation.service",
+		"etc/immutability": "/run/current-system/etc/immutability",
+		"etc/nixos-go":     "/run/current-system/etc/nixos-go",
 		"etc/systemd/system/multi-user.target.wants/vm-agent.service": "../vm-agent.service",
 		"etc/systemd/system/default.target":                           "/usr/lib/systemd/system/multi-user.target",
 	}
