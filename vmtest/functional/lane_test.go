@@ -2,12 +2,14 @@ package functional
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -76,9 +78,65 @@ func makeLane() (_ *lane, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := l.writeSystem(ctx, plan); err != nil {
+		return nil, err
+	}
 	l.tools, err = full.BuildToolbox(ctx, l.dir, standins)
 	return l, err
 }
+
+// writeSystem writes what the stand-ins for nixos-install and nixos-rebuild
+// install a boot loader from: kernel, initrd and command line of the host's
+// generation, and a stub that stands in for lanzaboote's. That one has the kernel
+// and the initrd in it, as systemd's stub wants, and says in lanzaboote's
+// sections what it vouches for; so it boots, and the tools know it.
+func (l *lane) writeSystem(ctx context.Context, plan []byte) error {
+	dir := full.SystemFolder(l.dir)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	program, initrd := filepath.Join(l.dir, "initrd-reset"), filepath.Join(l.dir, "initrd.cpio")
+	boot := full.Boot{Reset: program, Unit: l.units[full.ResetUnit], Plan: plan, Crypttab: unlockedByTPM}
+	if err := errors.Join(full.BuildReset(ctx, program), l.guest.WriteInitrd(boot, initrd)); err != nil {
+		return err
+	}
+	packed, err := full.Compress(ctx, initrd)
+	if err != nil {
+		return err
+	}
+	kernel, err := os.ReadFile(l.guest.Image)
+	if err != nil {
+		return err
+	}
+	loader, err := os.ReadFile(filepath.Join(l.guest.Root, "usr/lib/systemd/boot/efi/systemd-bootx64.efi"))
+	if err != nil {
+		return err
+	}
+	kernelHash, initrdHash := sha256.Sum256(kernel), sha256.Sum256(packed)
+	stub := full.UKI{
+		Initrd: initrd, Cmdline: full.Cmdline(), Stub: full.RenameStub("lanzastub"),
+		More: []full.Section{
+			{Name: ".kernelh", Content: kernelHash[:]}, {Name: ".kernelp", Content: []byte(`\EFI\nixos\kernel.efi`)},
+			{Name: ".initrdh", Content: initrdHash[:]}, {Name: ".initrdp", Content: []byte(`\EFI\nixos\initrd.zst`)},
+		},
+	}
+	if err := l.guest.BuildUKI(ctx, stub, filepath.Join(dir, "stub.efi")); err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{
+		"kernel.efi": kernel, "initrd.zst": packed, "systemd-boot.efi": loader,
+		"cmdline": []byte(strings.Join(full.Cmdline(), " ")),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unlockedByTPM are the options of crypttab(5) that the modules set for a
+// machine with a TPM.
+const unlockedByTPM = "luks,tpm2-device=auto,tpm2-measure-pcr=yes"
 
 // evaluate asks Nix for the plan and the settings of the host.
 func evaluate(ctx context.Context, root string) (host, error) {

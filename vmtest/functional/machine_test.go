@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -24,8 +25,9 @@ type box struct {
 	Boot full.Boot
 	// Plan is what Boot's plan file is made from unless it has one.
 	Plan reset.PlanFile
-	// Cmdline comes after the usual words.
-	Cmdline []string
+
+	base []string // the kernel's command line
+	seen int      // the console before this boot
 }
 
 // firmware makes a machine that UEFI firmware starts, with a TPM.
@@ -38,7 +40,7 @@ func firmware(l *lane, s *machine.Spec) {
 func newBox(t *testing.T, change ...func(*lane, *machine.Spec)) *box {
 	t.Helper()
 	l := need(t)
-	b := &box{t: t, lane: l, Plan: clonePlan(t, l.host.Plan)}
+	b := &box{t: t, lane: l, base: full.Cmdline(), Plan: clonePlan(t, l.host.Plan)}
 	b.Boot = full.Boot{Reset: l.tools.Reset, Unit: l.units[full.ResetUnit]}
 	spec := l.guest.Spec(strings.ToLower(strings.TrimPrefix(t.Name(), "TestVM_")), "", l.tools)
 	spec.Programs = l.emulator.Programs
@@ -92,7 +94,7 @@ func (b *box) launch(words ...string) {
 	if err := b.lane.guest.WriteInitrd(boot, b.Spec.Initrd); err != nil {
 		b.t.Fatal(err)
 	}
-	b.Spec.Cmdline = append(full.Cmdline(), words...)
+	b.Spec.Cmdline = append(slices.Clone(b.base), words...)
 	if err := b.Start(vmtest.Context(b.t)); err != nil {
 		b.t.Fatal(err)
 	}
@@ -128,4 +130,42 @@ func (b *box) report() reset.Report {
 		b.t.Fatal(err)
 	}
 	return r
+}
+
+// firmwareBoot starts a machine that boots from its own disk, and waits for the
+// system. The firmware, the loader and the TPM decide.
+func (b *box) firmwareBoot() {
+	b.t.Helper()
+	b.Spec.Credentials = nil
+	b.seen = len(b.Console().Text())
+	if err := b.Start(vmtest.Context(b.t)); err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := b.Ready(vmtest.Context(b.t)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// typeAtFirmwareBoot does the same, and types the passphrase that is asked for.
+func (b *box) typeAtFirmwareBoot(passphrase string) {
+	b.t.Helper()
+	b.Spec.Credentials = nil
+	b.seen = len(b.Console().Text())
+	if err := b.Start(vmtest.Context(b.t)); err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := b.Expect(vmtest.Context(b.t), prompt); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := b.Type(passphrase + "\n"); err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := b.Ready(vmtest.Context(b.t)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// tpmUnlocked tells whether nobody was asked in this boot.
+func (b *box) tpmUnlocked() bool {
+	return !regexp.MustCompile(prompt).MatchString(b.Console().Text()[b.seen:])
 }

@@ -95,7 +95,7 @@ func TestVM_PasswordChange(t *testing.T) {
 // The TPM unlocks, until it is told not to; the recovery key always does.
 func TestVM_TPM2(t *testing.T) {
 	b := newBox(t, firmware)
-	b.Boot.Crypttab = "luks,tpm2-device=auto,tpm2-measure-pcr=yes"
+	b.Boot.Crypttab = unlockedByTPM
 	b.bootTyping(full.Passphrase)
 	b.put("/run/old", full.Passphrase)
 	if refused, err := b.Shell(vmtest.Context(t), "nixos-tpm2 enable --yes --current-password-file /run/old"); err == nil {

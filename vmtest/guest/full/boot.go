@@ -20,6 +20,8 @@ type Boot struct {
 	Plan []byte
 	// Crypttab are the options of the disk in crypttab(5); empty: "none".
 	Crypttab string
+	// Live is a boot without an encrypted disk.
+	Live bool
 	// Files are further files of the initrd, names to contents.
 	Files map[string]string
 }
@@ -54,7 +56,10 @@ func (g Guest) WriteInitrd(b Boot, out string) error {
 }
 
 func (b Boot) fill(w *cpio.Writer) error {
-	err := w.File("etc/crypttab", 0o600, []byte(b.crypttab()))
+	var err error
+	if !b.Live {
+		err = w.File("etc/crypttab", 0o600, []byte(b.crypttab()))
+	}
 	if b.Reset != "" {
 		program, e := os.ReadFile(b.Reset)
 		err = errors.Join(err, e,

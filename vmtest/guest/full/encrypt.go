@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -69,18 +70,23 @@ func makeHeader(ctx context.Context, work string, key []byte, uuid, passphrase s
 	return header, os.Truncate(header, luksOffset)
 }
 
-// copyData copies the parts of a file that are no holes, each sector changed on
-// the way.
+// copyData copies the parts of a file that are no holes, each changed on the
+// way.
 func copyData(name string, to io.WriterAt, change func(b []byte, at int64)) error {
+	return copyRange(name, to, 0, math.MaxInt64, change)
+}
+
+// copyRange does so with a part of the file, to the same offsets.
+func copyRange(name string, to io.WriterAt, start, stop int64, change func(b []byte, at int64)) error {
 	f, err := os.Open(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	buf := make([]byte, 1<<20)
-	for at := int64(0); ; {
+	for at := start; ; {
 		begin, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
+		if errors.Is(err, unix.ENXIO) || begin >= stop {
 			return nil // no more data
 		}
 		if err != nil {
@@ -90,7 +96,7 @@ func copyData(name string, to io.WriterAt, change func(b []byte, at int64)) erro
 		if err != nil {
 			return &os.PathError{Op: "seek", Path: name, Err: err}
 		}
-		for at = begin; at < end; {
+		for at, end = begin, min(end, stop); at < end; {
 			b := buf[:min(int64(len(buf)), end-at)]
 			if _, err := f.ReadAt(b, at); err != nil {
 				return err

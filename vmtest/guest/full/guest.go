@@ -22,6 +22,9 @@ type Guest struct {
 	Tree
 	// Disk is the image of an installed machine's disk, raw.
 	Disk string
+	// Live is the same system without a partition table and encryption, as the
+	// only thing on a disk: a live medium.
+	Live string
 
 	initrd string
 }
@@ -70,14 +73,21 @@ func build(ctx context.Context, cache debian.Cache, dir string, system System) (
 	if err != nil {
 		return Guest{}, err
 	}
-	g := Guest{Tree: tree, Disk: filepath.Join(dir, "disk-"+key+".raw"), initrd: filepath.Join(dir, "initrd-"+key+".cpio")}
+	g := Guest{
+		Tree: tree,
+		Disk: filepath.Join(dir, "disk-"+key+".raw"), Live: filepath.Join(dir, "live-"+key+".raw"),
+		initrd: filepath.Join(dir, "initrd-"+key+".cpio"),
+	}
 	if err := g.part(g.initrd, func(out string) error { return buildInitrd(ctx, tree, out) }); err != nil {
 		return Guest{}, fmt.Errorf("initrd: %w", err)
 	}
-	if err := g.part(g.Disk, func(out string) error { return buildImage(ctx, tree, system, out) }); err != nil {
+	if err := g.part(g.Live, func(out string) error { return buildFilesystem(ctx, tree, system, out) }); err != nil {
+		return Guest{}, fmt.Errorf("file system: %w", err)
+	}
+	if err := g.part(g.Disk, func(out string) error { return buildImage(ctx, g.Live, out) }); err != nil {
 		return Guest{}, fmt.Errorf("disk image: %w", err)
 	}
-	return g, forget(dir, "disk-*.raw", g.Disk, "initrd-*.cpio", g.initrd)
+	return g, forget(dir, "disk-*.raw", g.Disk, "live-*.raw", g.Live, "initrd-*.cpio", g.initrd)
 }
 
 // part makes a file unless it is there; it appears when it is complete.
@@ -130,8 +140,25 @@ func newer(a, b string) int {
 
 // Cmdline is the kernel's command line for the guest's disk.
 func Cmdline() []string {
+	return append([]string{"root=/dev/mapper/root", "rootfstype=btrfs", "rootflags=subvol=@root,compress=zstd,noatime", "rw"}, common()...)
+}
+
+// LiveDisk is the id of the disk with the live medium.
+const LiveDisk = "live"
+
+// LiveCmdline is the kernel's command line for the live medium: nothing of
+// /etc/fstab, which is the installed machine's.
+func LiveCmdline() []string {
+	const live = "/dev/disk/by-id/virtio-" + LiveDisk
+	return append([]string{
+		"root=" + live, "rootfstype=btrfs", "rootflags=subvol=@root", "rw", "fstab=0", "rd.fstab=0",
+		"systemd.mount-extra=" + live + ":/nix:btrfs:subvol=@nix",
+		"systemd.mount-extra=/dev/disk/by-id/virtio-" + ToolsDisk + ":/opt/vm:ext4:ro",
+	}, common()...)
+}
+
+func common() []string {
 	return []string{
-		"root=/dev/mapper/root", "rootfstype=btrfs", "rootflags=subvol=@root,compress=zstd,noatime", "rw",
 		"console=ttyS0", "panic=-1", "quiet", "systemd.show_status=1", "systemd.gpt_auto=0",
 		"mitigations=off", "apparmor=0", "cryptomgr.notests", "tsc=reliable", "no_timer_check",
 		// An emulated processor stands still while the host does something else.

@@ -44,17 +44,14 @@ const (
 	LUKSUUID   = "7c1b1bd6-3d39-4ac8-9d5b-5b0f9a3e6f10"
 )
 
-// buildImage makes the disk of an installed machine, sparse, raw.
-func buildImage(ctx context.Context, tree Tree, system System, out string) error {
+// buildImage makes the disk of an installed machine, sparse, raw, from the image
+// of its file system.
+func buildImage(ctx context.Context, plain, out string) error {
 	work, err := os.MkdirTemp(filepath.Dir(out), ".image-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(work)
-	plain := filepath.Join(work, "main.btrfs")
-	if err := buildFilesystem(ctx, tree, system, plain, work); err != nil {
-		return err
-	}
 	part := filepath.Join(work, "disk.raw")
 	disk, err := os.Create(part)
 	if err != nil {
@@ -94,7 +91,15 @@ type section struct {
 func (s *section) WriteAt(b []byte, at int64) (int, error) { return s.f.WriteAt(b, s.start+at) }
 
 // buildFilesystem makes the image of the BTRFS file system.
-func buildFilesystem(ctx context.Context, tree Tree, system System, image, work string) (err error) {
+func buildFilesystem(ctx context.Context, tree Tree, system System, image string) (err error) {
+	work, err := os.MkdirTemp(filepath.Dir(image), ".filesystem-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	if err := os.RemoveAll(image); err != nil { // of a run that was cut off
+		return err
+	}
 	loop, err := testx.AttachLoop(image, mainSize-luksOffset)
 	if err != nil {
 		return fmt.Errorf("loop device: %w", err)

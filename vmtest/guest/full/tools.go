@@ -33,16 +33,19 @@ type Toolbox struct {
 
 // BuildToolbox builds the programs into a folder. extra are further
 // executables for the PATH of the guest, names to contents: stand-ins, for the
-// most part.
+// most part. What is below system in the folder already is on the disk too.
 func BuildToolbox(ctx context.Context, dir string, extra map[string]string) (Toolbox, error) {
 	content := filepath.Join(dir, "tools")
 	bin := filepath.Join(content, "bin")
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return Toolbox{}, err
 	}
+	if err := os.MkdirAll(filepath.Join(content, "system"), 0o755); err != nil {
+		return Toolbox{}, err
+	}
 	p := Toolbox{Reset: filepath.Join(bin, "initrd-reset"), Disk: filepath.Join(dir, "tools.ext4")}
 	err := errors.Join(
-		gobuild.Build(ctx, arch, "nixos-go/initrd-reset", p.Reset),
+		BuildReset(ctx, p.Reset),
 		gobuild.Build(ctx, arch, "nixos-go/tools/toolkit/cmd/nixos-go", filepath.Join(bin, "nixos-go")),
 		gobuild.Build(ctx, arch, "nixos-go/vmtest/agent/cmd/vm-agent", filepath.Join(content, "vm-agent")))
 	for _, name := range Tools() {
@@ -57,9 +60,18 @@ func BuildToolbox(ctx context.Context, dir string, extra map[string]string) (Too
 	if err := os.RemoveAll(p.Disk); err != nil {
 		return Toolbox{}, err
 	}
-	mkfs := run.New("mke2fs", "-q", "-t", "ext4", "-d", content, "-E", "root_owner=0:0", p.Disk, "64M")
+	mkfs := run.New("mke2fs", "-q", "-t", "ext4", "-d", content, "-E", "root_owner=0:0", p.Disk, "192M")
 	if _, err := (&run.Local{}).Run(ctx, mkfs); err != nil {
 		return Toolbox{}, fmt.Errorf("disk of tools: %w", err)
 	}
 	return p, nil
 }
+
+// BuildReset builds initrd-reset into a file.
+func BuildReset(ctx context.Context, out string) error {
+	return gobuild.Build(ctx, arch, "nixos-go/initrd-reset", out)
+}
+
+// SystemFolder is where a folder for [BuildToolbox] has what a boot loader is
+// installed from.
+func SystemFolder(dir string) string { return filepath.Join(dir, "tools", "system") }
