@@ -67,7 +67,13 @@ func makeLane() (_ *lane, err error) {
 		return nil, err
 	}
 	packages := debian.Cache{Dir: filepath.Join(cache, "debian")}
-	system := full.System{Units: l.units, Plan: plan, Settings: l.host.Settings}
+	notice, err := full.NoticeProgram(root)
+	if err != nil {
+		return nil, err
+	}
+	system := full.System{
+		Units: l.units, Programs: map[string]string{"immutability-notice": notice}, Plan: plan, Settings: l.host.Settings,
+	}
 	if l.guest, err = full.Build(ctx, packages, filepath.Join(cache, "full"), system); err != nil {
 		return nil, err
 	}
@@ -185,9 +191,18 @@ func runIn(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
 	workDir = dir
-	return m.Run()
+	status := m.Run()
+	if status != 0 {
+		// The machines that were kept need the disk of tools.
+		fmt.Fprintf(os.Stderr, "kept for the machines of the tests that failed: %s\n", dir)
+		return status
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
 }
 
 // need ends the test where the lane is not asked for or cannot run; else it is

@@ -104,6 +104,7 @@ func TestVM_Reset(t *testing.T) {
 		}
 	}
 	b.noFailedUnits()
+	b.wantNotice("")
 	b.sh(day, "monday")
 	// A nested subvolume below a kept path moves along, another goes with the
 	// old state.
@@ -121,6 +122,9 @@ func TestVM_Reset(t *testing.T) {
 	}
 	b.afterDay("monday")
 	b.noFailedUnits()
+	if got := b.sh("systemctl is-active immutability-cleanup.timer"); got != "active\n" {
+		t.Errorf("the timer of the cleanup is %q, want active", got)
+	}
 	b.wantFiles(map[string]string{
 		"/home/admin/Documents/project/main.go": "code", "/opt/machine": "",
 		"/.snapshots/@root/PREVIOUS/opt/machine/image": "disk", "/.snapshots/@root/PREVIOUS/etc/rogue.conf": "monday",
@@ -142,7 +146,8 @@ func TestVM_Reset(t *testing.T) {
 	b.sh(day, "tuesday")
 	b.powerOff()
 
-	b.boot()
+	// The cleanup comes when the test has looked at what it finds.
+	b.boot("systemd.mask=immutability-cleanup.timer")
 	b.wantOutcome(reset.ModeReset, reset.OutcomeReset, reset.OutcomeReset)
 	b.afterDay("tuesday")
 	b.wantFiles(map[string]string{
@@ -290,6 +295,17 @@ func TestVM_Modes(t *testing.T) {
 	b.powerOff()
 }
 
+// wantNotice checks what is said at login about this boot's reset; "" is
+// nothing.
+func (b *box) wantNotice(text string) {
+	b.t.Helper()
+	b.sh("systemctl start immutability-notice.service") // waits for it
+	got := b.sh("if [ -e /run/immutability/notice ]; then cat /run/immutability/notice; fi")
+	if (text == "") != (got == "") || !strings.Contains(got, text) {
+		b.t.Errorf("the notice at login = %q, want %q in it", got, text)
+	}
+}
+
 // journal is what the reset's unit has said in this boot.
 func (b *box) journal() string {
 	return b.sh("journalctl -b -u immutability.service -o cat --no-pager")
@@ -314,6 +330,7 @@ func TestVM_BrokenPlan(t *testing.T) {
 	if got := b.Console().Text(); !strings.Contains(got, "surprise") {
 		t.Errorf("the console is silent about the broken plan:\n%s", b.Console().Tail(40))
 	}
+	b.wantNotice("nothing was touched")
 	b.powerOff()
 
 	// With the plan mended, the machine is as if nothing had been.
@@ -344,6 +361,7 @@ func TestVM_FailingReset(t *testing.T) {
 	if got := b.Console().Text(); !strings.Contains(got, "left as it was") {
 		t.Errorf("the console is silent:\n%s", b.Console().Tail(40))
 	}
+	b.wantNotice("left as they were: @home")
 	b.sh("mv /.snapshots/@home/LOST /.snapshots/@home/CLEAN; sync")
 	b.powerOff()
 
@@ -371,7 +389,8 @@ func TestVM_OlderGeneration(t *testing.T) {
 
 	b.Plan = older
 	b.boot()
-	r := b.wantOutcome(reset.ModeReset, reset.OutcomeReset, reset.OutcomeReset)
+	// Nothing has happened below /home, and its rules are the same.
+	r := b.wantOutcome(reset.ModeReset, reset.OutcomeReset, reset.OutcomeUnchanged)
 	b.wantFiles(map[string]string{"/srv/new/x": "data", "/srv/other": ""})
 	if text := fmt.Sprint(r.Warnings, r.Volumes); !strings.Contains(text, "older") {
 		t.Errorf("the report does not say that the generation is older: %s", text)

@@ -94,3 +94,10 @@ func Units(project string) (map[string]string, error) {
 	}
 	return units, nil
 }
+
+// NoticeProgram is what the unit immutability-notice runs in the tests: the
+// script of the module with the line that NixOS writes above it.
+func NoticeProgram(project string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(project, "nix", "lib", "notice.sh"))
+	return "#!/bin/sh -e\n" + string(b), err
+}

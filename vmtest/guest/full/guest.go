@@ -69,6 +69,9 @@ func build(ctx context.Context, cache debian.Cache, dir string, system System) (
 	for _, name := range slices.Sorted(maps.Keys(system.Units)) {
 		parts = append(parts, name, system.Units[name])
 	}
+	for _, name := range slices.Sorted(maps.Keys(system.Programs)) {
+		parts = append(parts, name, system.Programs[name])
+	}
 	key, err := recipe(parts...)
 	if err != nil {
 		return Guest{}, err
@@ -171,6 +174,9 @@ func common() []string {
 func (g Guest) Spec(name, initrd string, tools Toolbox) machine.Spec {
 	return machine.Spec{
 		Name: name, Arch: machine.AMD64, MemoryMiB: 1024,
+		// Emulated processors of one machine have now and then lost each other's
+		// interrupts on a busy host; one alone never did.
+		CPUs:   1,
 		Kernel: g.Kernel, Initrd: initrd, Cmdline: Cmdline(),
 		Disks: []machine.Disk{
 			{ID: "main", Base: g.Disk},

@@ -140,7 +140,7 @@ func fillFilesystem(ctx context.Context, tree Tree, system System, top string) e
 	}
 	err = errors.Join(
 		trimSystem(ctx, tree, root),
-		writeSystem(root, system.Units),
+		writeSystem(root, system),
 		addAccount(root, filepath.Join(top, "@home")),
 		os.Chmod(filepath.Join(top, "@snapshots"), 0o700), //nolint:gosec // a folder
 		writeGeneration(filepath.Join(top, "@nix"), system))
@@ -200,9 +200,9 @@ func trimSystem(ctx context.Context, tree Tree, root string) error {
 }
 
 // writeSystem makes the installed packages the machine that boots.
-func writeSystem(root string, units map[string]string) error {
+func writeSystem(root string, system System) error {
 	files := systemFiles()
-	for name, text := range units {
+	for name, text := range system.Units {
 		files["etc/systemd/system/"+name] = text
 	}
 	for name, text := range files {
@@ -223,9 +223,20 @@ func writeSystem(root string, units map[string]string) error {
 		"etc/systemd/system/multi-user.target.wants/vm-agent.service": "../vm-agent.service",
 		"etc/systemd/system/default.target":                           "/usr/lib/systemd/system/multi-user.target",
 	}
+	for name, text := range system.Units {
+		for _, target := range wantedBy(text) {
+			links["etc/systemd/system/"+target+".wants/"+name] = "../" + name
+		}
+	}
 	// The commands of the toolkit, where NixOS has them for whoever calls them.
 	for _, name := range append(Tools(), "nixos-go", "initrd-reset") {
 		links["usr/bin/"+name] = "/opt/vm/bin/" + name
+	}
+	for name, text := range system.Programs {
+		program := filepath.Join(root, "usr/bin", name)
+		if err := errors.Join(writeFile(program, text), os.Chmod(program, 0o755)); err != nil { //nolint:gosec // a program
+			return err
+		}
 	}
 	for name, target := range links {
 		if err := replaceLink(filepath.Join(root, name), target); err != nil {
@@ -235,6 +246,17 @@ func writeSystem(root string, units map[string]string) error {
 	for _, name := range []string{"opt/vm", "home", "nix", ".snapshots", "mnt"} {
 		if err := os.MkdirAll(filepath.Join(root, name), 0o755); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// wantedBy are the targets that a unit's [Install] section names: what
+// `systemctl enable` makes links for, and NixOS too.
+func wantedBy(unit string) []string {
+	for line := range strings.Lines(unit) {
+		if targets, ok := strings.CutPrefix(strings.TrimSpace(line), "WantedBy="); ok {
+			return strings.Fields(targets)
 		}
 	}
 	return nil

@@ -45,6 +45,8 @@ file=/var/lib/nixos-go/secrets/hashed-password
 type System struct {
 	// Units are units of the system, names to texts.
 	Units map[string]string
+	// Programs are scripts that the units run, by their names in /bin.
+	Programs map[string]string
 	// Plan and Settings are the files of the first generation,
 	// /etc/immutability/plan.json and /etc/nixos-go/settings.json.
 	Plan, Settings []byte
