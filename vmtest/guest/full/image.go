@@ -210,9 +210,9 @@ func writeSystem(root string, system System) error {
 			return err
 		}
 	}
-	system := filepath.Join(root, "etc/systemd/system")
+	unitDir := filepath.Join(root, "etc/systemd/system")
 	for _, unit := range masked() {
-		if err := replaceLink(filepath.Join(system, unit), "/dev/null"); err != nil {
+		if err := replaceLink(filepath.Join(unitDir, unit), "/dev/null"); err != nil {
 			return err
 		}
 	}
