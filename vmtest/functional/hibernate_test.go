@@ -34,7 +34,7 @@ func TestVM_Hibernate(t *testing.T) {
 
 	resume := "resume=" + swap
 	b.boot(resume)
-	b.wantOutcome(reset.ModeReset, reset.OutcomeReset, reset.OutcomeReset)
+	b.wantOutcome(reset.ModeReset, reset.OutcomeReset, reset.OutcomeUnchanged)
 	b.sh(`swapon "$1"`, swap)
 	b.sh(day, "monday")
 	b.sh("echo here > /run/memory; echo x > /etc/open-file")
