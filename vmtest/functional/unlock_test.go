@@ -11,7 +11,7 @@ import (
 )
 
 // prompt is how systemd asks for the passphrase on the console.
-const prompt = `(?i)please enter passphrase for disk[^\n]*`
+const prompt = `(?i)please enter passphrase(?: or recovery key)? for disk[^\n]*`
 
 // typed makes the machine ask for the passphrase, and types it at the console.
 func (b *box) bootTyping(passphrase string, words ...string) {

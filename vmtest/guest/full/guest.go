@@ -156,6 +156,7 @@ func LiveCmdline() []string {
 	return append([]string{
 		"root=" + live, "rootfstype=btrfs", "rootflags=subvol=@root", "rw", "fstab=0", "rd.fstab=0",
 		"systemd.mount-extra=" + live + ":/nix:btrfs:subvol=@nix",
+		"systemd.mount-extra=" + live + ":/home:btrfs:subvol=@home",
 		"systemd.mount-extra=/dev/disk/by-id/virtio-" + ToolsDisk + ":/opt/vm:ext4:ro",
 	}, common()...)
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
+	"strings"
 )
 
 const (
@@ -24,6 +25,9 @@ func recipe(parts ...string) (string, error) {
 		return "", err
 	}
 	for _, entry := range entries {
+		if strings.HasSuffix(entry.Name(), "_test.go") {
+			continue
+		}
 		b, err := source.ReadFile(entry.Name())
 		if err != nil {
 			return "", err

@@ -49,7 +49,7 @@ type Step struct {
 // The prompts that the steps wait for.
 const (
 	livePrompt = `\[nixos@nixos:~\]\$ `
-	diskPrompt = `(?i)please enter passphrase for disk[^\n]*`
+	diskPrompt = `(?i)please enter passphrase(?: or recovery key)? for disk[^\n]*`
 	loginText  = `login: `
 	passText   = `(?i)password: `
 )
