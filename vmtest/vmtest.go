@@ -160,3 +160,15 @@ func Start(tb testing.TB, spec machine.Spec, options ...machine.StartOption) *ma
 	}
 	return m
 }
+
+// OVMF is the system's UEFI firmware for PCs, without Secure Boot.
+func OVMF(tb testing.TB) *machine.Firmware {
+	tb.Helper()
+	f := &machine.Firmware{Code: "/usr/share/OVMF/OVMF_CODE_4M.fd", Vars: "/usr/share/OVMF/OVMF_VARS_4M.fd"}
+	for _, path := range []string{f.Code, f.Vars} {
+		if _, err := os.Stat(path); err != nil {
+			testx.Unavailable(tb, "no UEFI firmware (Debian: package ovmf): "+err.Error())
+		}
+	}
+	return f
+}

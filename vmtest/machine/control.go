@@ -206,3 +206,11 @@ func (m *Machine) Stop() error {
 	m.end(0)
 	return nil
 }
+
+// PID is QEMU's process id; 0 where this process has not started it.
+func (m *Machine) PID() int {
+	if m.qemu == nil {
+		return 0
+	}
+	return m.qemu.cmd.Process.Pid
+}

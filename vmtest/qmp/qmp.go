@@ -118,7 +118,7 @@ func New(ctx context.Context, conn io.ReadWriteCloser) (*Client, error) {
 	select {
 	case err := <-greeted:
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("qmp: no greeting: %w", err), conn.Close())
+			return nil, errors.Join(fmt.Errorf("no greeting: %w", err), conn.Close())
 		}
 	case <-ctx.Done():
 		return nil, errors.Join(fmt.Errorf("qmp: no greeting: %w", context.Cause(ctx)), conn.Close())
@@ -139,7 +139,7 @@ func (c *Client) serve(greeted chan<- error) {
 	}
 	if err != nil {
 		c.end(err)
-		greeted <- err
+		greeted <- c.err
 		return
 	}
 	q := m.QMP.Version.QEMU

@@ -94,7 +94,7 @@ func Build(ctx context.Context, cache debian.Cache, dir string, o Options) (Gues
 	if err != nil {
 		return Guest{}, err
 	}
-	kernel, release, err := findKernel(ctx, tree.Root)
+	kernel, release, err := findKernel(tree.Root)
 	if err != nil {
 		return Guest{}, err
 	}

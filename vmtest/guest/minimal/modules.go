@@ -82,8 +82,8 @@ func (l *loader) load(name string) error {
 		return err
 	}
 	if !strings.HasSuffix(path, ".ko") {
-		if content, err = decompress(l.ctx, content); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+		if content, err = decompress(l.ctx, path, content); err != nil {
+			return err
 		}
 	}
 	needs, wants, err := dependencies(content)
