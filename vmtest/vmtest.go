@@ -15,11 +15,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"nixos-go/pkg/testx"
+	"nixos-go/vmtest/accel"
 	"nixos-go/vmtest/debian"
 	"nixos-go/vmtest/guest/minimal"
 	"nixos-go/vmtest/machine"
@@ -124,12 +126,29 @@ func Minimal(tb testing.TB, o minimal.Options) minimal.Guest {
 // the test.
 func New(tb testing.TB, spec machine.Spec) *machine.Machine {
 	tb.Helper()
+	if spec.Accel == "" && (spec.Arch == "" || spec.Arch == machine.Arch(runtime.GOARCH)) {
+		spec.Accel = bestAccel(tb)
+	}
 	m, err := machine.Create(Context(tb), filepath.Join(Dir(tb), "machine"), spec)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	Watch(tb, m)
 	return m
+}
+
+// bestAccel is how guests of this architecture run here.
+func bestAccel(tb testing.TB) machine.Accel {
+	tb.Helper()
+	dir, err := CacheDir()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	choice, err := accel.Probe(Context(tb), dir, Cache(tb))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return choice.Accel
 }
 
 // Watch ends a machine with the test, and says what there is to say if that has
