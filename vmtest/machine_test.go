@@ -45,7 +45,7 @@ func shell(t *testing.T, m *machine.Machine, script string, args ...string) stri
 
 // TestVM_Snapshot takes a running machine back, memory and disk.
 func TestVM_Snapshot(t *testing.T) {
-	m := Start(t, withDisk(t, "snapshot"))
+	m := ready(t, nil)
 	shell(t, m, writeDisk, "before")
 	shell(t, m, "echo before > /tmp/memory")
 	if err := m.SaveSnapshot(Context(t), "s1"); err != nil {
@@ -70,10 +70,7 @@ func TestVM_Snapshot(t *testing.T) {
 // TestVM_Checkpoint starts two machines from what one was in the middle of its
 // work, TPM, firmware variables and all.
 func TestVM_Checkpoint(t *testing.T) {
-	Need(t, "swtpm")
-	spec := withDisk(t, "checkpoint")
-	spec.TPM = true
-	m := Start(t, spec)
+	m := ready(t, nil)
 	shell(t, m, writeDisk, "disk")
 	shell(t, m, "echo memory > /tmp/memory")
 	extendPCR(t, m)
@@ -198,10 +195,7 @@ func TestVM_FirmwareVariables(t *testing.T) {
 
 // TestVM_KilledQEMU ends waits at once, and leaves nothing running.
 func TestVM_KilledQEMU(t *testing.T) {
-	Need(t, "swtpm")
-	spec := withDisk(t, "killed")
-	spec.TPM = true
-	m := Start(t, spec)
+	m := ready(t, nil)
 	pid := m.PID()
 	ended := make(chan error, 1)
 	go func() {
@@ -249,11 +243,10 @@ func processesIn(t *testing.T, dir string) []string {
 
 // TestVM_Panic ends a wait as soon as the kernel gives up.
 func TestVM_Panic(t *testing.T) {
-	spec := withDisk(t, "panic")
-	spec.Cmdline = append(spec.Cmdline, "panic=0") // stay there, as a machine does that nobody looks at
-	m := Start(t, spec)
+	m := ready(t, nil)
 	started := time.Now()
-	_, err := m.Shell(Context(t), "echo c > /proc/sysrq-trigger; sleep 1000")
+	// It stays there, as a machine does that nobody looks at.
+	_, err := m.Shell(Context(t), "echo 0 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger; sleep 1000")
 	var failed *serial.FailedError
 	if !errors.As(err, &failed) || !strings.Contains(failed.Text, "Kernel panic - not syncing: sysrq") {
 		t.Errorf("Shell that crashes the kernel = %v, want what the console says", err)
@@ -293,9 +286,7 @@ func TestVM_BadArguments(t *testing.T) {
 
 // TestVM_Reboot reboots a guest: one agent, another boot.
 func TestVM_Reboot(t *testing.T) {
-	spec := withDisk(t, "reboot")
-	spec.Reboots = true
-	m := Start(t, spec)
+	m := ready(t, func(s *machine.Spec) { s.Reboots = true })
 	before, err := m.Ready(Context(t))
 	if err != nil {
 		t.Fatal(err)
@@ -323,7 +314,7 @@ func TestVM_Reboot(t *testing.T) {
 
 // TestVM_Console types and waits for what is not there.
 func TestVM_Console(t *testing.T) {
-	m := Start(t, withDisk(t, "console"))
+	m := ready(t, nil)
 	go func() {
 		_, _ = m.Run(Context(t), "sh", "-c", "read -r line < /dev/console; echo \"got $line\" > /dev/console")
 	}()
@@ -348,24 +339,12 @@ func TestVM_Console(t *testing.T) {
 
 // TestVM_Parallel runs machines at the same time, each with its own world.
 func TestVM_Parallel(t *testing.T) {
-	spec := withDisk(t, "parallel")
-	spec.Network = &machine.Network{Forward: []int{7}}
 	var wait sync.WaitGroup
 	machines := make([]*machine.Machine, 3)
 	for i := range machines {
-		s := spec
-		s.Name = fmt.Sprintf("parallel-%d", i)
-		machines[i] = New(t, s)
+		machines[i] = ready(t, func(s *machine.Spec) { s.Name = fmt.Sprintf("parallel-%d", i) })
 		wait.Go(func() {
-			if err := machines[i].Start(Context(t)); err != nil {
-				t.Error(err)
-				return
-			}
-			if _, err := machines[i].Ready(Context(t)); err != nil {
-				t.Error(err)
-				return
-			}
-			if _, err := machines[i].Shell(Context(t), writeDisk, s.Name); err != nil {
+			if _, err := machines[i].Shell(Context(t), writeDisk, machines[i].Spec.Name); err != nil {
 				t.Error(err)
 			}
 		})

@@ -25,6 +25,7 @@ import (
 	"nixos-go/vmtest/debian"
 	"nixos-go/vmtest/guest/minimal"
 	"nixos-go/vmtest/machine"
+	"nixos-go/vmtest/stage"
 )
 
 // Timeout bounds one wait in a guest. It is for what hangs, not for what is
@@ -85,12 +86,38 @@ func Root() (string, error) {
 	}
 }
 
+// StateDir is the project's folder for machines and checkpoints, .vm.
+func StateDir() (string, error) {
+	root, err := Root()
+	return filepath.Join(root, ".vm"), err
+}
+
+// Stages are the states that tests begin from; the variables VM_CLEAN,
+// VM_CLEAN_ALL and VM_FROM rule them.
+func Stages(tb testing.TB) stage.Store {
+	tb.Helper()
+	state, err := StateDir()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	cache, err := CacheDir()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	store, err := stage.Open(filepath.Join(state, "checkpoints"), os.Getenv, cache)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return store
+}
+
 // Cache is the cache of Debian packages. The test ends where there can be none.
 func Cache(tb testing.TB) debian.Cache {
 	tb.Helper()
 	if err := debian.Available(); err != nil {
 		testx.Unavailable(tb, err.Error())
 	}
+	Stages(tb) // may have orders to take the cache away first
 	dir, err := CacheDir()
 	if err != nil {
 		tb.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"regexp"
 	"time"
 
@@ -116,13 +117,23 @@ func (m *Machine) Expect(ctx context.Context, pattern string) ([]string, error) 
 	return groups, err
 }
 
+// OpenConsole connects to the guest's serial console, for a terminal. One
+// connection at a time is served.
+func (m *Machine) OpenConsole() (net.Conn, error) {
+	conn, err := dialIn(m.Dir, consoleSock)
+	if err != nil {
+		return nil, fmt.Errorf("machine %s: %w", m.Spec.Name, errors.Join(ErrStopped, err))
+	}
+	return conn, nil
+}
+
 // Type sends text to the guest's serial console as if it was typed.
 func (m *Machine) Type(text string) error {
 	if !m.Running() {
 		return fmt.Errorf("machine %s: %w", m.Spec.Name, ErrStopped)
 	}
 	if m.boot.keys == nil {
-		conn, err := dialIn(m.Dir, consoleSock)
+		conn, err := m.OpenConsole()
 		if err != nil {
 			return err
 		}
