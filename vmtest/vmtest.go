@@ -86,8 +86,15 @@ func Root() (string, error) {
 	}
 }
 
-// StateDir is the project's folder for machines and checkpoints, .vm.
+// StateVariable names another folder than .vm.
+const StateVariable = "NIXOS_GO_VM_STATE"
+
+// StateDir is the folder for machines and checkpoints: that in the variable
+// NIXOS_GO_VM_STATE, or .vm of the project.
 func StateDir() (string, error) {
+	if dir := os.Getenv(StateVariable); dir != "" {
+		return filepath.Abs(dir)
+	}
 	root, err := Root()
 	return filepath.Join(root, ".vm"), err
 }

@@ -19,6 +19,10 @@ import (
 	"nixos-go/vmtest/machine"
 )
 
+// ConsoleShell is a word of the kernel's command line that gives the guest a shell
+// on its serial console.
+const ConsoleShell = "vm-agent.shell"
+
 // File is one more file of the initrd.
 type File struct {
 	// Path is its name there.
