@@ -37,15 +37,15 @@ func ready(t *testing.T, change func(*machine.Spec)) *machine.Machine {
 				return err
 			}
 			spec := guest.Spec("minimal")
-			spec.Accel = bestAccel(t)
+			spec.Accel = bestAccel(t) //nolint:contextcheck // the test's own, as all helpers
 			spec.Disks = []machine.Disk{{ID: "data", Size: 16 << 20}}
 			spec.TPM = true
 			spec.Network = &machine.Network{Forward: []int{7}, Isolated: true}
-			m := Start(t, spec)
+			m := Start(t, spec) //nolint:contextcheck // as above
 			if err := m.Checkpoint(ctx, filepath.Join(dir, "checkpoint")); err != nil {
 				return err
 			}
-			return m.Stop()
+			return m.Stop() //nolint:contextcheck // the end comes whatever the context says
 		},
 	})
 	if err != nil {

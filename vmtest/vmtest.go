@@ -111,7 +111,7 @@ func Stages(tb testing.TB) stage.Store {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	store, err := stage.Open(filepath.Join(state, "checkpoints"), os.Getenv, cache)
+	store, err := stage.Open(Context(tb), filepath.Join(state, "checkpoints"), os.Getenv, cache)
 	if err != nil {
 		tb.Fatal(err)
 	}

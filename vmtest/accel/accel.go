@@ -51,7 +51,7 @@ func Probe(ctx context.Context, dir string, cache debian.Cache) (Choice, error) 
 	}
 	f, err := os.OpenFile(kvmDevice, os.O_RDWR, 0)
 	if err != nil {
-		return Choice{Accel: machine.TCG, Why: err.Error()}, nil
+		return Choice{Accel: machine.TCG, Why: err.Error()}, nil //nolint:nilerr // that is the answer
 	}
 	_ = f.Close() // only to see whether it opens
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
@@ -92,7 +92,7 @@ func remembered(path string) (Choice, error) {
 		return c, err
 	}
 	if json.Unmarshal(b, &c) != nil {
-		return Choice{}, nil // another version's
+		return Choice{}, nil //nolint:nilerr // another version's
 	}
 	return c, nil
 }
@@ -114,7 +114,7 @@ func try(ctx context.Context, cache debian.Cache) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, m.Stop()) }()
+	defer func() { err = errors.Join(err, m.Stop()) }() //nolint:contextcheck // the end comes after the context's
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no answer in %v", patience))
 	defer cancel()
 	if err := m.Start(ctx); err != nil {

@@ -51,14 +51,14 @@ func (m *Machine) Within(ctx context.Context, work func(ctx context.Context) err
 	b := m.boot
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(b.ctx, func() { cancel(context.Cause(b.ctx)) })
+	stop := context.AfterFunc(b.ctx, func() { cancel(context.Cause(b.ctx)) }) //nolint:contextcheck // the machine's life, beside the caller's
 	defer stop()
 	err := work(ctx)
 	if err != nil && (errors.Is(err, agent.ErrClosed) || errors.Is(err, qmp.ErrClosed)) {
 		// The connection ends a little before it is known why.
 		select {
 		case <-b.ctx.Done():
-			err = fmt.Errorf("%w: %w", context.Cause(b.ctx), err)
+			err = fmt.Errorf("%w: %w", context.Cause(b.ctx), err) //nolint:contextcheck // as above
 		case <-time.After(endPatience):
 		}
 	}
@@ -203,7 +203,7 @@ func (m *Machine) Reset(ctx context.Context) error {
 // the same: this is no model of a power cut.
 func (m *Machine) Stop() error {
 	if m.boot != nil && m.qemu == nil && m.Running() { // started by another process
-		ctx, cancel := context.WithTimeout(context.Background(), endPatience)
+		ctx, cancel := context.WithTimeout(m.boot.ctx, endPatience)
 		defer cancel()
 		if err := m.QMP().Do(ctx, "quit", nil, nil); err != nil && !errors.Is(err, qmp.ErrClosed) {
 			return err

@@ -245,7 +245,7 @@ func (m *Machine) connect(ctx context.Context, tolerant bool) error {
 			return errors.Join(err, b.agent.Close(), b.qmp.Close())
 		}
 	}
-	b.ctx, b.cancel = context.WithCancelCause(context.Background())
+	b.ctx, b.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	m.boot = b
 	go m.watch(b, m.qemu)
 	return nil

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -279,10 +280,8 @@ func (c *Client) Wait(ctx context.Context, after int, names ...string) (Event, e
 		events, changed, err := c.events, c.changed, c.err
 		c.mu.Unlock()
 		for ; after < len(events); after++ {
-			for _, name := range names {
-				if events[after].Name == name {
-					return events[after], nil
-				}
+			if slices.Contains(names, events[after].Name) {
+				return events[after], nil
 			}
 		}
 		if err != nil {

@@ -14,6 +14,7 @@
 package stage
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -24,6 +25,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -84,7 +86,7 @@ type Store struct {
 
 // Open is the store of a folder, under the orders of the environment. VM_CLEAN_ALL
 // takes it away, and the further folders, once for each run.
-func Open(dir string, getenv func(string) string, caches ...string) (Store, error) {
+func Open(ctx context.Context, dir string, getenv func(string) string, caches ...string) (Store, error) {
 	s := Store{
 		Dir: dir, From: getenv(FromVariable), Run: runName(),
 		Clean: getenv(CleanVariable) == "1" || getenv(CleanAllVariable) == "1",
@@ -95,7 +97,7 @@ func Open(dir string, getenv func(string) string, caches ...string) (Store, erro
 	if getenv(CleanAllVariable) != "1" {
 		return s, nil
 	}
-	unlock, err := s.lock(context.Background(), ".all")
+	unlock, err := s.lock(ctx, ".all")
 	if err != nil {
 		return s, err
 	}
@@ -118,13 +120,13 @@ func runName() string {
 	parent := os.Getppid()
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", parent))
 	if err != nil {
-		return fmt.Sprint(parent)
+		return strconv.Itoa(parent)
 	}
 	// The second field, the program's name in parentheses, may hold anything.
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	const startTime = 22 - 3
 	if len(fields) <= startTime {
-		return fmt.Sprint(parent)
+		return strconv.Itoa(parent)
 	}
 	return fmt.Sprintf("%d-%s", parent, fields[startTime])
 }

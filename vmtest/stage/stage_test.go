@@ -138,7 +138,7 @@ func TestCleanAll(t *testing.T) {
 		return n
 	}
 	open := func(variables map[string]string) Store {
-		s, err := Open(dir, func(name string) string { return variables[name] }, cache)
+		s, err := Open(t.Context(), dir, func(name string) string { return variables[name] }, cache)
 		if err != nil {
 			t.Fatal(err)
 		}

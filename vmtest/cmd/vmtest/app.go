@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -71,7 +72,7 @@ type place struct {
 	stages       stage.Store
 }
 
-func (t *tool) place() (place, error) {
+func (t *tool) place(ctx context.Context) (place, error) {
 	var p place
 	var err error
 	if p.state, err = vmtest.StateDir(); err != nil {
@@ -80,7 +81,7 @@ func (t *tool) place() (place, error) {
 	if p.cache, err = vmtest.CacheDir(); err != nil {
 		return p, err
 	}
-	p.stages, err = stage.Open(filepath.Join(p.state, "checkpoints"), func(string) string { return "" })
+	p.stages, err = stage.Open(ctx, filepath.Join(p.state, "checkpoints"), func(string) string { return "" })
 	return p, err
 }
 
@@ -107,7 +108,7 @@ func (p place) names() ([]string, error) {
 
 // load finds a machine, running or not.
 func (t *tool) load(c *cli.Context) (place, *machine.Machine, error) {
-	p, err := t.place()
+	p, err := t.place(c.Context)
 	if err != nil {
 		return p, nil, err
 	}
@@ -122,13 +123,13 @@ func (t *tool) load(c *cli.Context) (place, *machine.Machine, error) {
 }
 
 // attach finds a machine that runs.
-func (t *tool) attach(c *cli.Context) (place, *machine.Machine, error) {
-	p, m, err := t.load(c)
+func (t *tool) attach(c *cli.Context) (*machine.Machine, error) {
+	_, m, err := t.load(c)
 	if err != nil {
-		return p, nil, err
+		return nil, err
 	}
 	if err := m.Attach(c.Context); err != nil {
-		return p, nil, clikit.WithHint(err, name+" up starts it")
+		return nil, clikit.WithHint(err, name+" up starts it")
 	}
-	return p, m, nil
+	return m, nil
 }

@@ -94,7 +94,7 @@ func (t *tool) restore(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := t.place()
+	p, err := t.place(c.Context)
 	if err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ func (t *tool) cleanCommand() *cli.Command {
 			if err := clikit.NoArgs(c); err != nil {
 				return err
 			}
-			p, err := t.place()
+			p, err := t.place(c.Context)
 			if err != nil {
 				return err
 			}
@@ -188,7 +188,7 @@ func (t *tool) cleanAllCommand() *cli.Command {
 			if err := clikit.NoArgs(c); err != nil {
 				return err
 			}
-			p, err := t.place()
+			p, err := t.place(c.Context)
 			if err != nil {
 				return err
 			}
@@ -216,7 +216,7 @@ func (t *tool) cleanFromCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			p, err := t.place()
+			p, err := t.place(c.Context)
 			if err != nil {
 				return err
 			}
@@ -251,7 +251,7 @@ func (t *tool) listCommand() *cli.Command {
 			if err := clikit.NoArgs(c); err != nil {
 				return err
 			}
-			p, err := t.place()
+			p, err := t.place(c.Context)
 			if err != nil {
 				return err
 			}

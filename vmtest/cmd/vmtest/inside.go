@@ -39,7 +39,7 @@ func (t *tool) run(c *cli.Context) error {
 	if c.NArg() == 0 {
 		return clikit.Usagef("want a program: %s", c.Command.ArgsUsage)
 	}
-	_, m, err := t.attach(c)
+	m, err := t.attach(c)
 	if err != nil {
 		return err
 	}
@@ -86,13 +86,13 @@ func (t *tool) sshCommand() *cli.Command {
 }
 
 func (t *tool) ssh(c *cli.Context) error {
-	_, m, err := t.attach(c)
+	m, err := t.attach(c)
 	if err != nil {
 		return err
 	}
 	defer m.Detach()
 	if port := m.Port(22); port != 0 {
-		_, err := t.env.Host.Runner.Run(c.Context, sshTo(m, port, c.Args().Slice()))
+		_, err := t.env.Host.Run(c.Context, sshTo(m, port, c.Args().Slice()))
 		return err
 	}
 	if c.Args().Present() {

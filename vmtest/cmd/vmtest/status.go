@@ -37,7 +37,7 @@ func (t *tool) statusCommand() *cli.Command {
 			if err := clikit.NoArgs(c); err != nil {
 				return err
 			}
-			p, err := t.place()
+			p, err := t.place(c.Context)
 			if err != nil {
 				return err
 			}

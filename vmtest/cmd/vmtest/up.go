@@ -32,7 +32,7 @@ func (t *tool) setupCommand() *cli.Command {
 			if err := clikit.NoArgs(c); err != nil {
 				return err
 			}
-			p, err := t.place()
+			p, err := t.place(c.Context)
 			if err != nil {
 				return err
 			}
@@ -92,7 +92,7 @@ func (t *tool) up(c *cli.Context) error {
 	if err := clikit.NoArgs(c); err != nil {
 		return err
 	}
-	p, err := t.place()
+	p, err := t.place(c.Context)
 	if err != nil {
 		return err
 	}

@@ -75,12 +75,10 @@ func baseOf(arch machine.Arch) base {
 		"virtio_pci", "virtio_console", "virtio_blk", "nvme", "virtio_rng", "virtio_net",
 		"crc32c_generic", "xxhash_generic", "libcrc32c", "btrfs", "qemu_fw_cfg", "tpm_tis", "tpm_crb",
 	}
-	switch arch {
-	case machine.ARM64:
+	if arch == machine.ARM64 {
 		return base{suite: "trixie", meta: "linux-image-cloud-arm64", console: "ttyAMA0", modules: modules}
-	default:
-		return base{suite: "bookworm", meta: "linux-image-cloud-amd64", console: "ttyS0", modules: modules}
 	}
+	return base{suite: "bookworm", meta: "linux-image-cloud-amd64", console: "ttyS0", modules: modules}
 }
 
 // Build makes the guest's initrd in a folder; the kernel comes from the cache.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"debug/elf"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -117,7 +118,7 @@ func dependencies(content []byte) (needs, wants []string, err error) {
 	}
 	section := f.Section(".modinfo")
 	if section == nil {
-		return nil, nil, fmt.Errorf("no section .modinfo")
+		return nil, nil, errors.New("no section .modinfo")
 	}
 	info, err := section.Data()
 	if err != nil {
