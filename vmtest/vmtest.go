@@ -15,14 +15,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"nixos-go/pkg/testx"
+	"nixos-go/vmtest/accel"
 	"nixos-go/vmtest/debian"
 	"nixos-go/vmtest/guest/minimal"
 	"nixos-go/vmtest/machine"
+	"nixos-go/vmtest/stage"
 )
 
 // Timeout bounds one wait in a guest. It is for what hangs, not for what is
@@ -83,12 +86,45 @@ func Root() (string, error) {
 	}
 }
 
+// StateVariable names another folder than .vm.
+const StateVariable = "NIXOS_GO_VM_STATE"
+
+// StateDir is the folder for machines and checkpoints: that in the variable
+// NIXOS_GO_VM_STATE, or .vm of the project.
+func StateDir() (string, error) {
+	if dir := os.Getenv(StateVariable); dir != "" {
+		return filepath.Abs(dir)
+	}
+	root, err := Root()
+	return filepath.Join(root, ".vm"), err
+}
+
+// Stages are the states that tests begin from; the variables VM_CLEAN,
+// VM_CLEAN_ALL and VM_FROM rule them.
+func Stages(tb testing.TB) stage.Store {
+	tb.Helper()
+	state, err := StateDir()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	cache, err := CacheDir()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	store, err := stage.Open(Context(tb), filepath.Join(state, "checkpoints"), os.Getenv, cache)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return store
+}
+
 // Cache is the cache of Debian packages. The test ends where there can be none.
 func Cache(tb testing.TB) debian.Cache {
 	tb.Helper()
 	if err := debian.Available(); err != nil {
 		testx.Unavailable(tb, err.Error())
 	}
+	Stages(tb) // may have orders to take the cache away first
 	dir, err := CacheDir()
 	if err != nil {
 		tb.Fatal(err)
@@ -124,12 +160,29 @@ func Minimal(tb testing.TB, o minimal.Options) minimal.Guest {
 // the test.
 func New(tb testing.TB, spec machine.Spec) *machine.Machine {
 	tb.Helper()
+	if spec.Accel == "" && (spec.Arch == "" || spec.Arch == machine.Arch(runtime.GOARCH)) {
+		spec.Accel = bestAccel(tb)
+	}
 	m, err := machine.Create(Context(tb), filepath.Join(Dir(tb), "machine"), spec)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	Watch(tb, m)
 	return m
+}
+
+// bestAccel is how guests of this architecture run here.
+func bestAccel(tb testing.TB) machine.Accel {
+	tb.Helper()
+	dir, err := CacheDir()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	choice, err := accel.Probe(Context(tb), dir, Cache(tb))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return choice.Accel
 }
 
 // Watch ends a machine with the test, and says what there is to say if that has
@@ -159,4 +212,16 @@ func Start(tb testing.TB, spec machine.Spec, options ...machine.StartOption) *ma
 		tb.Fatal(err)
 	}
 	return m
+}
+
+// OVMF is the system's UEFI firmware for PCs, without Secure Boot.
+func OVMF(tb testing.TB) *machine.Firmware {
+	tb.Helper()
+	f := &machine.Firmware{Code: "/usr/share/OVMF/OVMF_CODE_4M.fd", Vars: "/usr/share/OVMF/OVMF_VARS_4M.fd"}
+	for _, path := range []string{f.Code, f.Vars} {
+		if _, err := os.Stat(path); err != nil {
+			testx.Unavailable(tb, "no UEFI firmware (Debian: package ovmf): "+err.Error())
+		}
+	}
+	return f
 }

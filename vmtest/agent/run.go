@@ -61,12 +61,16 @@ func (e *ExitError) Error() string {
 	if e.Signal != 0 {
 		text = fmt.Sprintf("guest: %s: ended by signal %v", e.Command, e.Signal)
 	}
-	for _, stream := range [][]byte{e.Result.Stdout, e.Result.Stderr} {
-		if s := strings.TrimSpace(string(stream)); s != "" {
-			text += "\n  " + strings.ReplaceAll(s[max(0, len(s)-4096):], "\n", "\n  ")
-		}
+	return text + tail(e.Result.Stdout) + tail(e.Result.Stderr)
+}
+
+// tail is the end of an output on indented lines of its own.
+func tail(output []byte) string {
+	s := strings.TrimSpace(string(output))
+	if s == "" {
+		return ""
 	}
-	return text
+	return "\n  " + strings.ReplaceAll(s[max(0, len(s)-4096):], "\n", "\n  ")
 }
 
 // Run runs a program in the guest and waits for its end. Another status than 0

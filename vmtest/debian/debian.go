@@ -52,16 +52,16 @@ type Cache struct {
 // Set is what to fetch.
 type Set struct {
 	// Suite is "trixie", "bookworm", …
-	Suite string
+	Suite string `json:"suite"`
 	// Arch is Debian's name of the architecture, which is Go's for those we use.
-	Arch string
+	Arch string `json:"arch"`
 	// Packages are the names.
-	Packages []string
+	Packages []string `json:"packages"`
 	// Depends fetches what they depend on too, all of it, so that the tree can
 	// be run on its own. Recommendations are not followed.
-	Depends bool
+	Depends bool `json:"depends"`
 	// Without are packages to leave out of what they depend on.
-	Without []string
+	Without []string `json:"without,omitempty"`
 }
 
 // Tree is a set that was fetched and unpacked. It is shared: nobody writes to
@@ -75,7 +75,10 @@ type Tree struct {
 
 // archive is one package as apt tells it.
 type archive struct {
-	URI, File, Name, Version string
+	URI     string `json:"uri"`
+	File    string `json:"file"`
+	Name    string `json:"name"`
+	Version string `json:"version"`
 }
 
 func (c Cache) runner() run.Runner {

@@ -140,14 +140,14 @@ func (s Spec) networkArguments(ports map[int]int) []string {
 	if s.Network == nil {
 		return nil
 	}
-	netdev := "user,id=net0"
+	netdev := []string{"user", "id=net0"}
 	if s.Network.Isolated {
-		netdev += ",restrict=on"
+		netdev = append(netdev, "restrict=on")
 	}
 	for _, port := range s.Network.Forward {
-		netdev += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", ports[port], port)
+		netdev = append(netdev, fmt.Sprintf("hostfwd=tcp:127.0.0.1:%d-:%d", ports[port], port))
 	}
-	return []string{"-netdev", netdev, "-device", "virtio-net-pci,netdev=net0,romfile="}
+	return []string{"-netdev", strings.Join(netdev, ","), "-device", "virtio-net-pci,netdev=net0,romfile="}
 }
 
 // qemu is the program for the spec.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"regexp"
 	"time"
 
@@ -50,14 +51,14 @@ func (m *Machine) Within(ctx context.Context, work func(ctx context.Context) err
 	b := m.boot
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(b.ctx, func() { cancel(context.Cause(b.ctx)) })
+	stop := context.AfterFunc(b.ctx, func() { cancel(context.Cause(b.ctx)) }) //nolint:contextcheck // the machine's life, beside the caller's
 	defer stop()
 	err := work(ctx)
 	if err != nil && (errors.Is(err, agent.ErrClosed) || errors.Is(err, qmp.ErrClosed)) {
 		// The connection ends a little before it is known why.
 		select {
 		case <-b.ctx.Done():
-			err = fmt.Errorf("%w: %w", context.Cause(b.ctx), err)
+			err = fmt.Errorf("%w: %w", context.Cause(b.ctx), err) //nolint:contextcheck // as above
 		case <-time.After(endPatience):
 		}
 	}
@@ -116,13 +117,23 @@ func (m *Machine) Expect(ctx context.Context, pattern string) ([]string, error) 
 	return groups, err
 }
 
+// OpenConsole connects to the guest's serial console, for a terminal. One
+// connection at a time is served.
+func (m *Machine) OpenConsole() (net.Conn, error) {
+	conn, err := dialIn(m.Dir, consoleSock)
+	if err != nil {
+		return nil, fmt.Errorf("machine %s: %w", m.Spec.Name, errors.Join(ErrStopped, err))
+	}
+	return conn, nil
+}
+
 // Type sends text to the guest's serial console as if it was typed.
 func (m *Machine) Type(text string) error {
 	if !m.Running() {
 		return fmt.Errorf("machine %s: %w", m.Spec.Name, ErrStopped)
 	}
 	if m.boot.keys == nil {
-		conn, err := dialIn(m.Dir, consoleSock)
+		conn, err := m.OpenConsole()
 		if err != nil {
 			return err
 		}
@@ -192,7 +203,7 @@ func (m *Machine) Reset(ctx context.Context) error {
 // the same: this is no model of a power cut.
 func (m *Machine) Stop() error {
 	if m.boot != nil && m.qemu == nil && m.Running() { // started by another process
-		ctx, cancel := context.WithTimeout(context.Background(), endPatience)
+		ctx, cancel := context.WithTimeout(m.boot.ctx, endPatience)
 		defer cancel()
 		if err := m.QMP().Do(ctx, "quit", nil, nil); err != nil && !errors.Is(err, qmp.ErrClosed) {
 			return err
@@ -205,4 +216,12 @@ func (m *Machine) Stop() error {
 	}
 	m.end(0)
 	return nil
+}
+
+// PID is QEMU's process id; 0 where this process has not started it.
+func (m *Machine) PID() int {
+	if m.qemu == nil {
+		return 0
+	}
+	return m.qemu.cmd.Process.Pid
 }

@@ -117,10 +117,27 @@ func (m *Machine) Start(ctx context.Context, options ...StartOption) error {
 		err = m.loadMemory(ctx, o.paused)
 	}
 	if err != nil {
-		m.end(0)
-		return fmt.Errorf("machine %s: %w", m.Spec.Name, err)
+		return fmt.Errorf("machine %s: %w", m.Spec.Name, m.giveUp(err))
 	}
 	return nil
+}
+
+// giveUp ends a machine that does not start. Why QEMU does not want to says more
+// than that it has hung up.
+func (m *Machine) giveUp(err error) error {
+	qemu := m.qemu
+	closed := errors.Is(err, qmp.ErrClosed) || errors.Is(err, agent.ErrClosed)
+	patience := time.Duration(0)
+	if closed {
+		patience = endPatience
+	}
+	m.end(patience)
+	if closed && qemu != nil {
+		if failure := qemu.failure(); failure != nil {
+			return failure
+		}
+	}
+	return err
 }
 
 // prepare writes the files that a start needs, and takes those away that an
@@ -228,7 +245,7 @@ func (m *Machine) connect(ctx context.Context, tolerant bool) error {
 			return errors.Join(err, b.agent.Close(), b.qmp.Close())
 		}
 	}
-	b.ctx, b.cancel = context.WithCancelCause(context.Background())
+	b.ctx, b.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	m.boot = b
 	go m.watch(b, m.qemu)
 	return nil

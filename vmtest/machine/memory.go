@@ -86,6 +86,10 @@ func (m *Machine) loadMemory(ctx context.Context, paused bool) error {
 	if err := m.snapshotJob(ctx, "snapshot-load", name); err != nil {
 		return fmt.Errorf("going on from memory (is it another QEMU, or other arguments?): %w", err)
 	}
+	// Its name is free again: for the next checkpoint.
+	if err := m.snapshotJob(ctx, "snapshot-delete", name); err != nil {
+		return err
+	}
 	if paused {
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -118,7 +119,7 @@ func New(ctx context.Context, conn io.ReadWriteCloser) (*Client, error) {
 	select {
 	case err := <-greeted:
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("qmp: no greeting: %w", err), conn.Close())
+			return nil, errors.Join(fmt.Errorf("no greeting: %w", err), conn.Close())
 		}
 	case <-ctx.Done():
 		return nil, errors.Join(fmt.Errorf("qmp: no greeting: %w", context.Cause(ctx)), conn.Close())
@@ -139,7 +140,7 @@ func (c *Client) serve(greeted chan<- error) {
 	}
 	if err != nil {
 		c.end(err)
-		greeted <- err
+		greeted <- c.err
 		return
 	}
 	q := m.QMP.Version.QEMU
@@ -279,10 +280,8 @@ func (c *Client) Wait(ctx context.Context, after int, names ...string) (Event, e
 		events, changed, err := c.events, c.changed, c.err
 		c.mu.Unlock()
 		for ; after < len(events); after++ {
-			for _, name := range names {
-				if events[after].Name == name {
-					return events[after], nil
-				}
+			if slices.Contains(names, events[after].Name) {
+				return events[after], nil
 			}
 		}
 		if err != nil {

@@ -19,6 +19,10 @@ import (
 	"nixos-go/vmtest/machine"
 )
 
+// ConsoleShell is a word of the kernel's command line that gives the guest a shell
+// on its serial console.
+const ConsoleShell = "vm-agent.shell"
+
 // File is one more file of the initrd.
 type File struct {
 	// Path is its name there.
@@ -71,12 +75,10 @@ func baseOf(arch machine.Arch) base {
 		"virtio_pci", "virtio_console", "virtio_blk", "nvme", "virtio_rng", "virtio_net",
 		"crc32c_generic", "xxhash_generic", "libcrc32c", "btrfs", "qemu_fw_cfg", "tpm_tis", "tpm_crb",
 	}
-	switch arch {
-	case machine.ARM64:
+	if arch == machine.ARM64 {
 		return base{suite: "trixie", meta: "linux-image-cloud-arm64", console: "ttyAMA0", modules: modules}
-	default:
-		return base{suite: "bookworm", meta: "linux-image-cloud-amd64", console: "ttyS0", modules: modules}
 	}
+	return base{suite: "bookworm", meta: "linux-image-cloud-amd64", console: "ttyS0", modules: modules}
 }
 
 // Build makes the guest's initrd in a folder; the kernel comes from the cache.
@@ -94,7 +96,7 @@ func Build(ctx context.Context, cache debian.Cache, dir string, o Options) (Gues
 	if err != nil {
 		return Guest{}, err
 	}
-	kernel, release, err := findKernel(ctx, tree.Root)
+	kernel, release, err := findKernel(tree.Root)
 	if err != nil {
 		return Guest{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"debug/elf"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -82,8 +83,8 @@ func (l *loader) load(name string) error {
 		return err
 	}
 	if !strings.HasSuffix(path, ".ko") {
-		if content, err = decompress(l.ctx, content); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+		if content, err = decompress(l.ctx, path, content); err != nil {
+			return err
 		}
 	}
 	needs, wants, err := dependencies(content)
@@ -117,7 +118,7 @@ func dependencies(content []byte) (needs, wants []string, err error) {
 	}
 	section := f.Section(".modinfo")
 	if section == nil {
-		return nil, nil, fmt.Errorf("no section .modinfo")
+		return nil, nil, errors.New("no section .modinfo")
 	}
 	info, err := section.Data()
 	if err != nil {

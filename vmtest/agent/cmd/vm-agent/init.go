@@ -6,8 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -77,6 +79,49 @@ func loadModule(path string) error {
 		return &os.PathError{Op: "load module", Path: path, Err: err}
 	}
 	return nil
+}
+
+// consoleShell is in the kernel's command line where somebody wants a shell on the
+// console.
+const consoleShell = "vm-agent.shell"
+
+// offerShell runs shells on the serial console for ever, one after the other.
+func offerShell() {
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil || !slices.Contains(strings.Fields(string(cmdline)), consoleShell) {
+		return
+	}
+	// /dev/console itself is no terminal that a shell could control.
+	active, err := os.ReadFile("/sys/class/tty/console/active")
+	if err != nil {
+		complain(err)
+		return
+	}
+	names := strings.Fields(string(active))
+	for {
+		err := runShell("/dev/" + names[len(names)-1])
+		if err != nil {
+			complain(err)
+			time.Sleep(time.Second)
+		}
+	}
+}
+
+func runShell(terminal string) error {
+	tty, err := os.OpenFile(terminal, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer tty.Close()
+	shell := exec.Command("/bin/sh", "-l")
+	shell.Dir = "/root"
+	shell.Stdin, shell.Stdout, shell.Stderr = tty, tty, tty
+	shell.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	err = shell.Run()
+	if _, ok := errors.AsType[*exec.ExitError](err); ok {
+		return nil // its last command failed
+	}
+	return err
 }
 
 // runChild runs the agent itself as a child, and waits for every process that

@@ -41,6 +41,9 @@ func work() error {
 	if err != nil {
 		return err
 	}
+	if !isSystemd() {
+		go offerShell()
+	}
 	server := &serve.Server{Power: power}
 	return server.Serve(conn)
 }
