@@ -110,7 +110,7 @@ func (l *lane) writeSystem(ctx context.Context, plan []byte) error {
 	if err != nil {
 		return err
 	}
-	kernel, err := os.ReadFile(l.guest.Image)
+	kernel, err := os.ReadFile(l.guest.Kernel)
 	if err != nil {
 		return err
 	}

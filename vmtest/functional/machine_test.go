@@ -31,10 +31,7 @@ type box struct {
 }
 
 // firmware makes a machine that UEFI firmware starts, with a TPM.
-func firmware(l *lane, s *machine.Spec) {
-	l.emulator.Firmware(s)
-	s.Kernel = l.guest.Image // an EFI program
-}
+func firmware(l *lane, s *machine.Spec) { l.emulator.Firmware(s) }
 
 // newBox makes a machine with the host's own plan; it is not started.
 func newBox(t *testing.T, change ...func(*lane, *machine.Spec)) *box {

@@ -16,16 +16,14 @@ import (
 
 	"nixos-go/pkg/run"
 	"nixos-go/vmtest/debian"
-	"nixos-go/vmtest/guest/minimal"
 )
 
 // Tree is an installed system in a folder. It is shared: nobody writes to it.
 type Tree struct {
 	// Root is the folder.
 	Root string
-	// Kernel is what QEMU starts directly, Image what firmware starts, both of
-	// the release.
-	Kernel, Image, Release string
+	// Kernel is the kernel of the release, an EFI program too.
+	Kernel, Release string
 	// key names the versions of all packages.
 	key string
 }
@@ -64,9 +62,13 @@ func fetchTree(ctx context.Context, cache debian.Cache, dir string) (Tree, error
 			return Tree{}, err
 		}
 	}
-	tree.Kernel, tree.Release, err = minimal.FindKernel(ctx, tree.Root)
-	tree.Image = filepath.Join(tree.Root, "boot", "vmlinuz-"+tree.Release)
-	return tree, err
+	kernels, err := filepath.Glob(filepath.Join(tree.Root, "boot", "vmlinuz-*"))
+	if err != nil || len(kernels) != 1 {
+		return Tree{}, fmt.Errorf("%s has the kernels %v (%v), want one", tree.Root, kernels, err)
+	}
+	tree.Kernel = kernels[0]
+	tree.Release = strings.TrimPrefix(filepath.Base(tree.Kernel), "vmlinuz-")
+	return tree, nil
 }
 
 // install makes the tree; it appears under its name when it is complete.

@@ -113,7 +113,7 @@ func (g Guest) BuildUKI(ctx context.Context, u UKI, out string) error {
 	if err != nil {
 		return err
 	}
-	kernel, err := os.ReadFile(g.Image)
+	kernel, err := os.ReadFile(g.Kernel)
 	if err != nil {
 		return err
 	}
