@@ -13,6 +13,7 @@ import (
 	"nixos-go/pkg/reset"
 	"nixos-go/vmtest"
 	"nixos-go/vmtest/guest/full"
+	"nixos-go/vmtest/guest/host"
 	"nixos-go/vmtest/machine"
 )
 
@@ -20,12 +21,12 @@ import (
 // /dev/vda, as the host has it.
 const targetDisk = "target"
 
-func live(l *lane, s *machine.Spec) {
+func live(l *host.Host, s *machine.Spec) {
 	firmware(l, s)
 	s.Disks = []machine.Disk{
 		{ID: targetDisk, Size: 16 << 30},
-		{ID: full.LiveDisk, Base: l.guest.Live},
-		{ID: full.ToolsDisk, Base: l.tools.Disk, ReadOnly: true},
+		{ID: full.LiveDisk, Base: l.Guest.Live},
+		{ID: full.ToolsDisk, Base: l.Tools.Disk, ReadOnly: true},
 	}
 }
 
@@ -94,10 +95,10 @@ func TestVM_Install(t *testing.T) {
 	b.boot()
 	b.makeFlake("/root/flake", "")
 	var settings map[string]any
-	if err := json.Unmarshal(b.lane.host.Settings, &settings); err != nil {
+	if err := json.Unmarshal(b.host.Settings, &settings); err != nil {
 		t.Fatal(err)
 	}
-	b.put("/run/settings.json", string(b.lane.host.Settings))
+	b.put("/run/settings.json", string(b.host.Settings))
 	b.put("/run/pw", full.Passphrase+"\n")
 	out := b.sh(`nixos-install-go --flake /root/flake --host VM-TEST --yes --disk /dev/vda --password-file /run/pw 2>&1 || { echo "status $?"; cat /run/standins.log; exit 1; }`)
 	t.Logf("nixos-install-go:\n%s", out)

@@ -12,6 +12,7 @@ import (
 	"nixos-go/pkg/reset"
 	"nixos-go/vmtest"
 	"nixos-go/vmtest/guest/full"
+	"nixos-go/vmtest/guest/host"
 	"nixos-go/vmtest/machine"
 )
 
@@ -20,7 +21,7 @@ type box struct {
 	*machine.Machine
 
 	t    *testing.T
-	lane *lane
+	host *host.Host
 	// Boot is the next generation to boot.
 	Boot full.Boot
 	// Plan is what Boot's plan file is made from unless it has one.
@@ -31,16 +32,15 @@ type box struct {
 }
 
 // firmware makes a machine that UEFI firmware starts, with a TPM.
-func firmware(l *lane, s *machine.Spec) { l.emulator.Firmware(s) }
+func firmware(l *host.Host, s *machine.Spec) { l.Emulator.Firmware(s) }
 
 // newBox makes a machine with the host's own plan; it is not started.
-func newBox(t *testing.T, change ...func(*lane, *machine.Spec)) *box {
+func newBox(t *testing.T, change ...func(*host.Host, *machine.Spec)) *box {
 	t.Helper()
 	l := need(t)
-	b := &box{t: t, lane: l, base: full.Cmdline(), Plan: clonePlan(t, l.host.Plan)}
-	b.Boot = full.Boot{Reset: l.tools.Reset, Unit: l.units[full.ResetUnit]}
-	spec := l.guest.Spec(strings.ToLower(strings.TrimPrefix(t.Name(), "TestVM_")), "", l.tools)
-	spec.Programs = l.emulator.Programs
+	b := &box{t: t, host: l, base: full.Cmdline(), Plan: clonePlan(t, l.Plan)}
+	b.Boot = l.Boot()
+	spec := l.Spec(strings.ToLower(strings.TrimPrefix(t.Name(), "TestVM_")), "")
 	for _, f := range change {
 		f(l, &spec)
 	}
@@ -88,7 +88,7 @@ func (b *box) launch(words ...string) {
 		boot.Plan = b.planFile()
 	}
 	b.Spec.Initrd = filepath.Join(b.Dir, "initrd.cpio")
-	if err := b.lane.guest.WriteInitrd(boot, b.Spec.Initrd); err != nil {
+	if err := b.host.Guest.WriteInitrd(boot, b.Spec.Initrd); err != nil {
 		b.t.Fatal(err)
 	}
 	b.Spec.Cmdline = append(slices.Clone(b.base), words...)

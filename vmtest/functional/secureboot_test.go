@@ -9,16 +9,17 @@ import (
 	"nixos-go/pkg/reset"
 	"nixos-go/vmtest"
 	"nixos-go/vmtest/guest/full"
+	"nixos-go/vmtest/guest/host"
 	"nixos-go/vmtest/machine"
 )
 
 // ownLoader makes a machine that boots from its own EFI partition, as
 // nixos-install has left it without Secure Boot.
-func ownLoader(t *testing.T) func(*lane, *machine.Spec) {
-	return func(l *lane, s *machine.Spec) {
+func ownLoader(t *testing.T) func(*host.Host, *machine.Spec) {
+	return func(l *host.Host, s *machine.Spec) {
 		firmware(l, s)
 		s.Kernel, s.Initrd, s.Cmdline = "", "", nil
-		system := full.SystemFolder(l.dir)
+		system := full.SystemFolder(l.Dir)
 		dir := vmtest.Dir(t)
 		conf, entry := filepath.Join(dir, "loader.conf"), filepath.Join(dir, "entry.conf")
 		cmdline, err := os.ReadFile(filepath.Join(system, "cmdline"))
@@ -34,7 +35,7 @@ func ownLoader(t *testing.T) func(*lane, *machine.Spec) {
 			}
 		}
 		disk := filepath.Join(dir, "disk.raw")
-		err = l.guest.WriteDisk(vmtest.Context(t), map[string]string{
+		err = l.Guest.WriteDisk(vmtest.Context(t), map[string]string{
 			"EFI/BOOT/BOOTX64.EFI":                   filepath.Join(system, "systemd-boot.efi"),
 			"EFI/systemd/systemd-bootx64.efi":        filepath.Join(system, "systemd-boot.efi"),
 			"EFI/nixos/kernel.efi":                   filepath.Join(system, "kernel.efi"),
@@ -100,7 +101,7 @@ func TestVM_SecureBoot(t *testing.T) {
 	b.rogueRoot()
 
 	// Without its keys the firmware checks nothing, and the TPM notices.
-	if err := b.ImportVars(vmtest.Context(t), b.lane.emulator.Vars); err != nil {
+	if err := b.ImportVars(vmtest.Context(t), b.host.Emulator.Vars); err != nil {
 		t.Fatal(err)
 	}
 	b.typeAtFirmwareBoot(full.Passphrase)
@@ -145,7 +146,7 @@ func (b *box) unsignedIsRefused() {
 	raw := b.exported(dir)
 	const entry = "::/EFI/Linux/nixos-generation-2.efi"
 	signed := filepath.Join(dir, "signed.efi")
-	unsigned := filepath.Join(full.SystemFolder(b.lane.dir), "stub.efi")
+	unsigned := filepath.Join(full.SystemFolder(b.host.Dir), "stub.efi")
 	if err := full.EditESP(ctx, raw, "mcopy", entry, signed); err != nil {
 		b.t.Fatal(err)
 	}
@@ -180,7 +181,7 @@ func (b *box) rogueRoot() {
 	if err := full.MainPartition(raw, victim); err != nil {
 		b.t.Fatal(err)
 	}
-	if err := b.lane.guest.ReplaceMain(raw); err != nil {
+	if err := b.host.Guest.ReplaceMain(raw); err != nil {
 		b.t.Fatal(err)
 	}
 	owners := b.DiskPath("main") + ".owner"

@@ -8,6 +8,7 @@ import (
 
 	"nixos-go/vmtest"
 	"nixos-go/vmtest/guest/full"
+	"nixos-go/vmtest/guest/host"
 )
 
 // prompt is how systemd asks for the passphrase on the console.
@@ -95,7 +96,7 @@ func TestVM_PasswordChange(t *testing.T) {
 // The TPM unlocks, until it is told not to; the recovery key always does.
 func TestVM_TPM2(t *testing.T) {
 	b := newBox(t, firmware)
-	b.Boot.Crypttab = unlockedByTPM
+	b.Boot.Crypttab = host.UnlockedByTPM
 	b.bootTyping(full.Passphrase)
 	b.put("/run/old", full.Passphrase)
 	if refused, err := b.Shell(vmtest.Context(t), "nixos-tpm2 enable --yes --current-password-file /run/old"); err == nil {

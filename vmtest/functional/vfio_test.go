@@ -9,6 +9,7 @@ import (
 	"nixos-go/pkg/pci"
 	"nixos-go/vmtest"
 	"nixos-go/vmtest/agent"
+	"nixos-go/vmtest/guest/host"
 	"nixos-go/vmtest/machine"
 )
 
@@ -17,7 +18,7 @@ import (
 //	00:02.0  VGA, the boot display
 //	rp1      a port of its own: 01:00.0 a display, 01:00.1 a network card, the two functions of one graphics card
 //	pb       a bridge to conventional PCI, behind which nothing is apart: a display and a network card share a group
-func graphics(_ *lane, s *machine.Spec) {
+func graphics(_ *host.Host, s *machine.Spec) {
 	s.Type = "q35"
 	s.Devices = []string{
 		"-device", "intel-iommu",
