@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"nixos-go/pkg/reset"
 	"nixos-go/vmtest"
+	"nixos-go/vmtest/agent"
 	"nixos-go/vmtest/guest/full"
 	"nixos-go/vmtest/guest/host"
 	"nixos-go/vmtest/machine"
@@ -163,10 +165,15 @@ func TestVM_Update(t *testing.T) {
 	b.put("/etc/nixos/next/plan.json", string(plan))
 	b.sh("mkdir -p /srv/new; echo data > /srv/new/x")
 	b.sh(day, "monday")
-	out := b.sh("nixos-update --yes 2>&1")
-	if !strings.Contains(out, "/var/lib/bluetooth") {
-		t.Errorf("nixos-update does not say that /var/lib/bluetooth becomes ephemeral:\n%s", out)
+	out, err := b.Run(vmtest.Context(t), "nixos-update", "--yes")
+	exit, ok := errors.AsType[*agent.ExitError](err)
+	if !ok || exit.Result.Status != 1 || !strings.Contains(string(out.Stderr), "/var/lib/bluetooth") {
+		t.Errorf("nixos-update = %v, want status 1 and that /var/lib/bluetooth becomes ephemeral", err)
 	}
+	if got := b.sh("readlink /nix/var/nix/profiles/system"); got != "system-1-link\n" {
+		t.Errorf("the profile after the refusal leads to %q, want the first generation", got)
+	}
+	b.sh("nixos-update --yes --allow-wipe 2>&1")
 	if got := b.sh("readlink /nix/var/nix/profiles/system"); got != "system-2-link\n" {
 		t.Errorf("the profile leads to %q, want the second generation", got)
 	}

@@ -165,9 +165,9 @@ func (b *box) announced() []string {
 	b.t.Helper()
 	var report struct {
 		Findings []struct {
-			Volume, Path string
-			Kind         reset.Kind
-		}
+			Path string     `json:"path"`
+			Kind reset.Kind `json:"kind"`
+		} `json:"findings"`
 	}
 	if err := json.Unmarshal([]byte(b.sh("nixos-diff --json")), &report); err != nil {
 		b.t.Fatal(err)
@@ -188,7 +188,10 @@ func (b *box) wiped() []string {
 	var paths []string
 	lines := bufio.NewScanner(strings.NewReader(b.sh("cat /run/initrd-reset/wiped.jsonl")))
 	for lines.Scan() {
-		var line struct{ Volume, Path string }
+		var line struct {
+			Volume string `json:"volume"`
+			Path   string `json:"path"`
+		}
 		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
 			b.t.Fatal(err)
 		}

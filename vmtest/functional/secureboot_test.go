@@ -16,6 +16,7 @@ import (
 // ownLoader makes a machine that boots from its own EFI partition, as
 // nixos-install has left it without Secure Boot.
 func ownLoader(t *testing.T) func(*host.Host, *machine.Spec) {
+	t.Helper()
 	return func(l *host.Host, s *machine.Spec) {
 		firmware(l, s)
 		s.Kernel, s.Initrd, s.Cmdline = "", "", nil

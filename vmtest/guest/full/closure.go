@@ -49,7 +49,7 @@ func (p *picker) add(name string) error {
 	if err != nil {
 		return err
 	}
-	switch info.Mode().Type() {
+	switch info.Mode().Type() { //nolint:exhaustive // the rest is an error
 	case fs.ModeSymlink:
 		return p.addLink(name, host)
 	case fs.ModeDir:

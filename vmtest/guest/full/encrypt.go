@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/crypto/xts"
 	"golang.org/x/sys/unix"
@@ -38,7 +39,7 @@ func writeLUKS(ctx context.Context, plain string, disk *os.File, start int64, uu
 	if err != nil {
 		return err
 	}
-	if err := copyData(header, io.NewOffsetWriter(disk, start), func(b []byte, _ int64) {}); err != nil {
+	if err := copyData(header, io.NewOffsetWriter(disk, start), func([]byte, int64) {}); err != nil {
 		return err
 	}
 	cipher, err := xts.NewCipher(aes.NewCipher, key)
@@ -61,7 +62,7 @@ func makeHeader(ctx context.Context, work string, key []byte, uuid, passphrase s
 	}
 	format := run.New("cryptsetup", "luksFormat", "--batch-mode", "--type", "luks2", "--uuid", uuid,
 		"--cipher", "aes-xts-plain64", "--key-size", "512", "--volume-key-file", keyFile,
-		"--sector-size", "512", "--offset", fmt.Sprint(luksOffset/sectorSize),
+		"--sector-size", "512", "--offset", strconv.Itoa(luksOffset/sectorSize),
 		"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", "-", header)
 	format.Stdin = []byte(passphrase)
 	if _, err := (&run.Local{}).Run(ctx, format); err != nil {

@@ -56,7 +56,7 @@ func TestGPT(t *testing.T) {
 		}
 		for i, p := range parts {
 			entry := table[i*128:]
-			first, end := int64(le.Uint64(entry[32:])), int64(le.Uint64(entry[40:])) //nolint:gosec // small
+			first, end := int64(le.Uint64(entry[32:])), int64(le.Uint64(entry[40:]))
 			if first*sectorSize != p.start || (end+1)*sectorSize != p.start+p.bytes {
 				t.Errorf("partition %d is at sectors %d to %d, want %d bytes from %d", i, first, end, p.bytes, p.start)
 			}
@@ -123,7 +123,7 @@ func TestWriteLUKS(t *testing.T) {
 	for _, at := range []int{0, 3 * mib} {
 		got := make([]byte, len(content))
 		for i := 0; i < len(got); i += sectorSize {
-			cipher.Decrypt(got[i:i+sectorSize], all[mib+luksOffset+at+i:][:sectorSize], uint64((at+i)/sectorSize)) //nolint:gosec // small
+			cipher.Decrypt(got[i:i+sectorSize], all[mib+luksOffset+at+i:][:sectorSize], uint64((at+i)/sectorSize))
 		}
 		if !bytes.Equal(got, content) {
 			t.Errorf("what was written at %d decrypts to something else", at)

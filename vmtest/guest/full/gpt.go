@@ -67,7 +67,7 @@ func writeGPT(disk io.WriterAt, size int64, partitions []partition) error {
 	}
 	id := randomGUID()
 	write := func(at uint64, b []byte) error {
-		_, err := disk.WriteAt(b, int64(at)*sectorSize) //nolint:gosec // of a disk's size
+		_, err := disk.WriteAt(b, int64(at)*sectorSize)
 		return err
 	}
 	last := sectors - 1
@@ -93,7 +93,7 @@ func protectiveMBR(sectors uint64) []byte {
 	entry := b[446:]
 	copy(entry, []byte{0, 0, 2, 0, 0xee, 0xff, 0xff, 0xff})
 	binary.LittleEndian.PutUint32(entry[8:], 1)
-	binary.LittleEndian.PutUint32(entry[12:], uint32(min(sectors-1, 0xffffffff))) //nolint:gosec // bounded
+	binary.LittleEndian.PutUint32(entry[12:], uint32(min(sectors-1, 0xffffffff)))
 	b[510], b[511] = 0x55, 0xaa
 	return b
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"nixos-go/vmtest/debian"
 	"nixos-go/vmtest/machine"
@@ -20,6 +21,7 @@ const ResetUnit = "immutability.service"
 // Guest is what a machine is made from. It is shared: nobody writes to it.
 type Guest struct {
 	Tree
+
 	// Disk is the image of an installed machine's disk, raw.
 	Disk string
 	// Live is the same system without a partition table and encryption, as the
@@ -90,39 +92,42 @@ func build(ctx context.Context, cache debian.Cache, dir string, system System) (
 	if err := g.part(g.Disk, func(out string) error { return buildImage(ctx, g.Live, out) }); err != nil {
 		return Guest{}, fmt.Errorf("disk image: %w", err)
 	}
-	return g, forget(dir, "disk-*.raw", g.Disk, "live-*.raw", g.Live, "initrd-*.cpio", g.initrd)
+	return g, forget(dir, g.Disk, g.Live, g.initrd)
 }
 
 // part makes a file unless it is there; it appears when it is complete.
-func (g Guest) part(name string, make func(out string) error) error {
+func (g Guest) part(name string, produce func(out string) error) error {
 	if _, err := os.Stat(name); err == nil {
 		return nil
 	}
 	partial := name + ".part"
-	defer os.Remove(partial) //nolint:errcheck // gone when all went well
-	if err := make(partial); err != nil {
+	defer os.Remove(partial)
+	if err := produce(partial); err != nil {
 		return err
 	}
 	return os.Rename(partial, name)
 }
 
-// forget removes what an earlier recipe has made, except what may be in use: a
-// machine that still runs keeps its open base. pairs are patterns and what to
-// keep of them.
-func forget(dir string, pairs ...string) error {
-	for i := 0; i < len(pairs); i += 2 {
-		found, err := filepath.Glob(filepath.Join(dir, pairs[i]))
+// spared is how many parts of earlier recipes stay, of each kind: machines of
+// other runs, or of other working trees, may stand on them.
+const spared = 5
+
+// forget removes what earlier recipes have made, the oldest first, but never
+// what is in use by this one.
+func forget(dir string, inUse ...string) error {
+	for _, part := range inUse {
+		kind, _, _ := strings.Cut(filepath.Base(part), "-")
+		found, err := filepath.Glob(filepath.Join(dir, kind+"-*"+filepath.Ext(part)))
 		if err != nil {
 			return err
 		}
 		slices.SortFunc(found, func(a, b string) int { return newer(b, a) })
 		kept := 0
 		for _, name := range found {
-			// The two before are for other branches that share the cache.
-			if name == pairs[i+1] {
+			if name == part {
 				continue
 			}
-			if kept++; kept > 2 {
+			if kept++; kept > spared {
 				if err := os.Remove(name); err != nil {
 					return err
 				}

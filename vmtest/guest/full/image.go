@@ -142,7 +142,7 @@ func fillFilesystem(ctx context.Context, tree Tree, system System, top string) e
 		trimSystem(ctx, tree, root),
 		writeSystem(root, system),
 		addAccount(root, filepath.Join(top, "@home")),
-		os.Chmod(filepath.Join(top, "@snapshots"), 0o700), //nolint:gosec // a folder
+		os.Chmod(filepath.Join(top, "@snapshots"), 0o700),
 		writeGeneration(filepath.Join(top, "@nix"), system))
 	if err != nil {
 		return err
@@ -158,7 +158,7 @@ func writeGeneration(nix string, system System) error {
 		writeFile(filepath.Join(store, "etc/immutability/plan.json"), string(system.Plan)),
 		writeFile(filepath.Join(store, "etc/nixos-go/settings.json"), string(system.Settings)),
 		writeFile(filepath.Join(store, "activate"), activate),
-		os.Chmod(filepath.Join(store, "activate"), 0o755), //nolint:gosec // a program
+		os.Chmod(filepath.Join(store, "activate"), 0o755),
 		replaceLink(filepath.Join(profiles, "system-1-link"), "/"+generation),
 		replaceLink(filepath.Join(profiles, "system"), "system-1-link"))
 }
@@ -234,7 +234,7 @@ func writeSystem(root string, system System) error {
 	}
 	for name, text := range system.Programs {
 		program := filepath.Join(root, "usr/bin", name)
-		if err := errors.Join(writeFile(program, text), os.Chmod(program, 0o755)); err != nil { //nolint:gosec // a program
+		if err := errors.Join(writeFile(program, text), os.Chmod(program, 0o755)); err != nil {
 			return err
 		}
 	}
@@ -266,7 +266,7 @@ func writeFile(name, text string) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(name, []byte(text), 0o644) //nolint:gosec // as in any system
+	return os.WriteFile(name, []byte(text), 0o644)
 }
 
 func replaceLink(name, target string) error {

@@ -186,7 +186,7 @@ func writeModules(ctx context.Context, tree Tree, names []string, root string) e
 		return err
 	}
 	for _, m := range modules {
-		if err := os.WriteFile(filepath.Join(dir, "kernel", m.Name+".ko"), m.Content, 0o644); err != nil { //nolint:gosec // as installed
+		if err := os.WriteFile(filepath.Join(dir, "kernel", m.Name+".ko"), m.Content, 0o644); err != nil {
 			return err
 		}
 	}
@@ -195,7 +195,7 @@ func writeModules(ctx context.Context, tree Tree, names []string, root string) e
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(dir, table), b, 0o644); err != nil { //nolint:gosec // as installed
+		if err := os.WriteFile(filepath.Join(dir, table), b, 0o644); err != nil {
 			return err
 		}
 	}

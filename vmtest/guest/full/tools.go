@@ -52,7 +52,7 @@ func BuildToolbox(ctx context.Context, dir string, extra map[string]string) (Too
 		err = errors.Join(err, replaceLink(filepath.Join(bin, name), "nixos-go"))
 	}
 	for name, text := range extra {
-		err = errors.Join(err, os.WriteFile(filepath.Join(bin, name), []byte(text), 0o755)) //nolint:gosec // a program
+		err = errors.Join(err, os.WriteFile(filepath.Join(bin, name), []byte(text), 0o755))
 	}
 	if err != nil {
 		return Toolbox{}, err

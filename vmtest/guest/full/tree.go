@@ -63,8 +63,11 @@ func fetchTree(ctx context.Context, cache debian.Cache, dir string) (Tree, error
 		}
 	}
 	kernels, err := filepath.Glob(filepath.Join(tree.Root, "boot", "vmlinuz-*"))
-	if err != nil || len(kernels) != 1 {
-		return Tree{}, fmt.Errorf("%s has the kernels %v (%v), want one", tree.Root, kernels, err)
+	if err != nil {
+		return Tree{}, err
+	}
+	if len(kernels) != 1 {
+		return Tree{}, fmt.Errorf("%s has the kernels %v, want one", tree.Root, kernels)
 	}
 	tree.Kernel = kernels[0]
 	tree.Release = strings.TrimPrefix(filepath.Base(tree.Kernel), "vmlinuz-")

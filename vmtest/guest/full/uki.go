@@ -65,20 +65,20 @@ func AddSections(program []byte, sections []Section) ([]byte, error) {
 			return nil, fmt.Errorf("section name %q is longer than 8 bytes", s.Name)
 		}
 		address = alignUp(address, header.SectionAlignment)
-		out = append(out, make([]byte, alignUp(uint32(len(out)), header.FileAlignment)-uint32(len(out)))...) //nolint:gosec // far below 4 GiB
+		out = append(out, make([]byte, alignUp(uint32(len(out)), header.FileAlignment)-uint32(len(out)))...)
 		entry := out[used+i*sectionHeader:]
-		raw := alignUp(uint32(len(s.Content)), header.FileAlignment) //nolint:gosec // see above
+		raw := alignUp(uint32(len(s.Content)), header.FileAlignment)
 		copy(entry[:8], s.Name)
-		le.PutUint32(entry[8:], uint32(len(s.Content))) //nolint:gosec // see above
+		le.PutUint32(entry[8:], uint32(len(s.Content)))
 		le.PutUint32(entry[12:], address)
 		le.PutUint32(entry[16:], raw)
-		le.PutUint32(entry[20:], uint32(len(out))) //nolint:gosec // see above
+		le.PutUint32(entry[20:], uint32(len(out)))
 		le.PutUint32(entry[36:], initializedData)
 		out = append(append(out, s.Content...), make([]byte, int(raw)-len(s.Content))...)
 		address += uint32(len(s.Content)) //nolint:gosec // see above
 		initialized += raw
 	}
-	le.PutUint16(out[start+peSections:], uint16(len(f.Sections)+len(sections))) //nolint:gosec // a handful
+	le.PutUint16(out[start+peSections:], uint16(len(f.Sections)+len(sections)))
 	le.PutUint32(out[start+peOptional+optInitializedLen:], initialized)
 	le.PutUint32(out[start+peOptional+optImageSize:], alignUp(address, header.SectionAlignment))
 	return out, nil

@@ -164,8 +164,10 @@ func (h *Host) writeSystem(ctx context.Context, plan []byte) error {
 	stub := full.UKI{
 		Initrd: initrd, Cmdline: full.Cmdline(), Stub: full.RenameStub("lanzastub"),
 		More: []full.Section{
-			{Name: ".kernelh", Content: kernelHash[:]}, {Name: ".kernelp", Content: []byte(`\EFI\nixos\kernel.efi`)},
-			{Name: ".initrdh", Content: initrdHash[:]}, {Name: ".initrdp", Content: []byte(`\EFI\nixos\initrd.zst`)},
+			{Name: ".kernelh", Content: kernelHash[:]},
+			{Name: ".kernelp", Content: []byte(`\EFI\nixos\kernel.efi`)},
+			{Name: ".initrdh", Content: initrdHash[:]},
+			{Name: ".initrdp", Content: []byte(`\EFI\nixos\initrd.zst`)},
 		},
 	}
 	if err := h.Guest.BuildUKI(ctx, stub, filepath.Join(dir, "stub.efi")); err != nil {

@@ -80,7 +80,7 @@ func (s *SSH) Run(ctx context.Context, command string, stdin io.Reader) (string,
 	if err != nil {
 		return "", err
 	}
-	defer session.Close() //nolint:errcheck // it has ended
+	defer session.Close()
 	stop := context.AfterFunc(ctx, func() { _ = session.Close() })
 	defer stop()
 	var stdout, stderr bytes.Buffer
