@@ -301,7 +301,10 @@ func addAccount(root, homes string) error {
 	if err != nil {
 		return err
 	}
-	return filepath.WalkDir(home, func(path string, _ fs.DirEntry, err error) error {
-		return errors.Join(err, os.Lchown(path, 1000, 1000))
-	})
+	for _, name := range []string{"", "Documents", ".bashrc"} {
+		if err := os.Lchown(filepath.Join(home, name), 1000, 1000); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -66,8 +66,8 @@ func initrdUnits() []string {
 
 // accounts are the users and groups that udev's rules and journald name.
 const (
-	initrdPasswd = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\ntss:x:101:101::/:/bin/false\n"
-	initrdGroup  = "root:x:0:\ntty:x:5:\ndisk:x:6:\nlp:x:7:\nkmem:x:15:\ndialout:x:20:\ncdrom:x:24:\ntape:x:26:\n" +
+	initrdUsers  = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\ntss:x:101:101::/:/bin/false\n"
+	initrdGroups = "root:x:0:\ntty:x:5:\ndisk:x:6:\nlp:x:7:\nkmem:x:15:\ndialout:x:20:\ncdrom:x:24:\ntape:x:26:\n" +
 		"audio:x:29:\nutmp:x:43:\nvideo:x:44:\ntss:x:101:\ninput:x:990:\nrender:x:991:\nkvm:x:992:\nsgx:x:993:\n" +
 		"clock:x:994:\nsystemd-journal:x:999:\nnobody:x:65534:\n"
 )
@@ -109,7 +109,7 @@ func (b *initrdBuilder) skeleton() error {
 	}
 	for name, content := range map[string]string{
 		"etc/initrd-release": string(release), "etc/os-release": string(release), "etc/machine-id": "", "etc/fstab": "",
-		"etc/passwd": initrdPasswd, "etc/group": initrdGroup, "etc/shadow": "root:*:::::::\n",
+		"etc/passwd": initrdUsers, "etc/group": initrdGroups, "etc/shadow": "root:*:::::::\n",
 		// Emulation is slow, and a busy machine slower.
 		"etc/systemd/system.conf":             "[Manager]\nDefaultTimeoutStartSec=240\nDefaultDeviceTimeoutSec=240\n",
 		"etc/modules-load.d/guest.conf":       "dm_crypt\nbtrfs\nvirtio_blk\nvirtio_console\n",

@@ -75,7 +75,7 @@ func AddSections(program []byte, sections []Section) ([]byte, error) {
 		le.PutUint32(entry[20:], uint32(len(out)))
 		le.PutUint32(entry[36:], initializedData)
 		out = append(append(out, s.Content...), make([]byte, int(raw)-len(s.Content))...)
-		address += uint32(len(s.Content)) //nolint:gosec // see above
+		address += uint32(len(s.Content))
 		initialized += raw
 	}
 	le.PutUint16(out[start+peSections:], uint16(len(f.Sections)+len(sections)))
