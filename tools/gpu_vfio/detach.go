@@ -297,7 +297,7 @@ func waitingStopped(ctx context.Context) error {
 	if _, ok := errors.AsType[*run.InterruptedError](err); ok {
 		err = prompt.ErrInterrupted
 	}
-	return clikit.Unchanged(err)
+	return fmt.Errorf("%w; nothing was changed", err)
 }
 
 // planDetach plans, and explains what the plan may fail with.
