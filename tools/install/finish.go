@@ -50,7 +50,7 @@ func (s *session) offerRecoveryKey(ctx context.Context) error {
 	}
 	ok, err := s.env.Ask.Confirm(ctx, prompt.Question{
 		Text: "Make a recovery key for the disk now?",
-		Help: "It opens the disk when the passphrase is forgotten and the TPM2 refuses. It is shown once.",
+		Help: "A recovery key opens the disk when the passphrase is forgotten and the TPM refuses. It is shown once.",
 		Flag: "--yes (which makes none)",
 	}, false)
 	if none := (*prompt.NoTerminalError)(nil); errors.As(err, &none) {
