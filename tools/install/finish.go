@@ -50,7 +50,7 @@ func (s *session) offerRecoveryKey(ctx context.Context) error {
 	}
 	ok, err := s.env.Ask.Confirm(ctx, prompt.Question{
 		Text: "Make a recovery key for the disk now?",
-		Help: "It opens the disk when the passphrase is forgotten and the TPM2 refuses. It is shown once.",
+		Help: "A recovery key opens the disk when the passphrase is forgotten and the TPM refuses. It is shown once.",
 		Flag: "--yes (which makes none)",
 	}, false)
 	if none := (*prompt.NoTerminalError)(nil); errors.As(err, &none) {
@@ -60,12 +60,15 @@ func (s *session) offerRecoveryKey(ctx context.Context) error {
 		return err
 	}
 	err = s.makeRecoveryKey(ctx)
-	if err != nil && ctx.Err() == nil {
-		// The system is installed all the same.
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return err
+	case s.hasRecoveryKey:
+		s.env.UI.Warnf("the recovery key opens the disk, but the disk's header does not say that it is one: %v", err)
+	default: // the system is installed all the same
 		s.env.UI.Warnf("no recovery key was made: %v", err)
-		return nil
 	}
-	return err
+	return nil
 }
 
 // makeRecoveryKey adds the key, tests it and shows it, and only then marks its slot:

@@ -241,6 +241,26 @@ func TestConversation(t *testing.T) {
 	}
 }
 
+// TestRecoveryKeyNotMarked: a key that was shown stays, whatever comes after.
+func TestRecoveryKeyNotMarked(t *testing.T) {
+	work := installed(t)
+	image := realDisk(t, work, `test "$1" != token || exit 1`)
+	c := tooltest.Terminal(t, work, nil, "nixos-install-go", "--from", "finish")
+	c.Expect("Make a recovery key for the disk now? [y/N] ")
+	c.Type("y" + console.Enter)
+	c.Expect("Passphrase of the disk: ")
+	c.Type(passphrase + console.Enter)
+	c.Expect("warning: the recovery key opens the disk, but the disk's header does not say that it is one: ")
+	c.Expect("Unmount and reboot now? [y/N] ")
+	c.Type(console.Enter)
+	if status := c.Wait(); status != 0 {
+		t.Errorf("status = %d, want 0\n%s", status, c.Screen())
+	}
+	if slot := luksfile.Opens(t, image, recoveryKey(t, c.Screen())); slot != 1 {
+		t.Errorf("the recovery key opens slot %d, want 1", slot)
+	}
+}
+
 // holding names the files below a folder that hold a text: records of arguments
 // and environments, the state, the target.
 func holding(t *testing.T, dir, text string) []string {

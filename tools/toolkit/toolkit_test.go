@@ -65,6 +65,17 @@ func TestListsItsTools(t *testing.T) {
 	if status != 0 || !strings.Contains(stderr, "hint: NAME --help") {
 		t.Errorf("nixos-go: status %d, messages %q", status, stderr)
 	}
+	document, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shown strings.Builder
+	for line := range strings.Lines(stdout + stderr) {
+		shown.WriteString("    " + line)
+	}
+	if !strings.Contains(string(document), "    $ nixos-go\n"+shown.String()) {
+		t.Errorf("tools/README.md does not show what nixos-go prints:\n%s", shown.String())
+	}
 	var listed []string
 	for line := range strings.Lines(stdout) {
 		name, usage, _ := strings.Cut(line, " ")
