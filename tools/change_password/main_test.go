@@ -15,6 +15,7 @@ import (
 	"nixos-go/pkg/run"
 	"nixos-go/pkg/testx/kill"
 	"nixos-go/pkg/testx/leak"
+	"nixos-go/pkg/testx/luksfile"
 	"nixos-go/pkg/testx/standin"
 	"nixos-go/pkg/ui"
 	changepassword "nixos-go/tools/change_password"
@@ -106,6 +107,7 @@ func killed(dir, point string) int {
 }
 
 func TestScripts(t *testing.T) {
+	luksfile.Need(t, "cryptsetup") // a script's set-up cannot skip the test
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",

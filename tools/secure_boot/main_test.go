@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 4 && os.Args[1] == killArg {
 		os.Exit(killed(os.Args[2], os.Args[3], os.Args[4]))
 	}
-	commands := standin.Commands("sbctl", "nixos-rebuild", "nix-env")
+	commands := standin.Commands("git", "sbctl", "nixos-rebuild", "nix-env")
 	commands["nixos-secure-boot"] = func() {
 		env := clikit.System()
 		env.Host.Files = run.Below(os.Getenv("MACHINE"))

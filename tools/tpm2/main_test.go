@@ -16,6 +16,7 @@ import (
 	"nixos-go/pkg/run"
 	"nixos-go/pkg/testx/fakeesp"
 	"nixos-go/pkg/testx/kill"
+	"nixos-go/pkg/testx/luksfile"
 	"nixos-go/pkg/testx/standin"
 	"nixos-go/pkg/testx/swtpm"
 	"nixos-go/pkg/tpm2"
@@ -89,6 +90,7 @@ func killed(dir, socket, point string) int {
 }
 
 func TestScripts(t *testing.T) {
+	luksfile.Need(t, "cryptsetup", "systemd-cryptenroll", "swtpm") // a script's set-up cannot skip the test
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
