@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 	commands := standin.Commands("git", "sbctl", "nixos-rebuild", "nix-env")
 	commands["nixos-secure-boot"] = func() {
 		env := clikit.System()
+		env.UID = 0 // on a machine of the test's own
 		env.Host.Files = run.Below(os.Getenv("MACHINE"))
 		if os.Getenv("USER_IS") == "nobody" {
 			env.UID = 65534
@@ -70,6 +71,7 @@ func atTerminal(args []string) int {
 	}
 	m := open(fakeesp.Panic{}, dir, keys)
 	env := clikit.System()
+	env.UID = 0 // on a machine of the test's own
 	env.Host = run.Host{Runner: m.runner, Files: run.Below(dir)}
 	ctx, stop := clikit.SignalContext(context.Background())
 	defer stop()
