@@ -3,6 +3,7 @@
 {
   lib,
   buildGoModule,
+  git,
   installShellFiles,
 }:
 buildGoModule {
@@ -31,6 +32,7 @@ buildGoModule {
   ];
 
   nativeBuildInputs = [ installShellFiles ];
+  nativeCheckInputs = [ git ];
 
   # Every module's tests, not the built package's alone. What needs root, loop
   # devices or a network skips itself here and runs in CI.

@@ -29,8 +29,8 @@ func TestWriteReplaces(t *testing.T) {
 }
 
 func TestWriteIgnoresTheUmask(t *testing.T) {
-	defer unix.Umask(unix.Umask(0o777))
 	path := filepath.Join(t.TempDir(), "x")
+	defer unix.Umask(unix.Umask(0o777))
 	if err := Write(path, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"nixos-go/pkg/run"
 	"nixos-go/pkg/testx/kill"
 	"nixos-go/pkg/testx/leak"
+	"nixos-go/pkg/testx/luksfile"
 	"nixos-go/pkg/testx/standin"
 	"nixos-go/pkg/ui"
 	changepassword "nixos-go/tools/change_password"
@@ -35,6 +36,7 @@ var aside *standin.Aside
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == toolArg {
 		env := clikit.System()
+		env.UID = 0 // on a machine of the test's own
 		env.Host = run.Host{Runner: local(), Files: run.Below(os.Getenv("MACHINE"))}
 		ctx, stop := clikit.SignalContext(context.Background())
 		status := clikit.Run(ctx, changepassword.New(env, changepassword.Hooks{}), os.Args[2:], env.UI)
@@ -50,6 +52,7 @@ func TestMain(m *testing.M) {
 	commands := standin.Commands("cryptsetup", "systemd-cryptenroll")
 	commands["nixos-change-password"] = func() {
 		env := clikit.System()
+		env.UID = 0 // on a machine of the test's own
 		env.Host.Files = run.Below(os.Getenv("MACHINE"))
 		if os.Getenv("USER_IS") == "nobody" {
 			env.UID = 65534
@@ -65,6 +68,7 @@ func TestMain(m *testing.M) {
 // they are is only ever known inverted here.
 func inMemory(dir string, args []string) int {
 	env := clikit.System()
+	env.UID = 0 // on a machine of the test's own
 	env.Host = run.Host{Runner: local(), Files: run.Below(dir)}
 	status := clikit.Run(context.Background(), changepassword.New(env, changepassword.Hooks{}), args, env.UI)
 	// The control: a secret that is held is found.
@@ -94,6 +98,7 @@ func inMemory(dir string, args []string) int {
 // of the commands.
 func killed(dir, point string) int {
 	env := clikit.System()
+	env.UID = 0 // on a machine of the test's own
 	env.Host = run.Host{Runner: kill.Runner(local(), point), Files: run.Below(dir)}
 	hooks := changepassword.Hooks{Step: func(kind string, done bool) {
 		if fmtPoint(kind, done) == point {
@@ -106,6 +111,7 @@ func killed(dir, point string) int {
 }
 
 func TestScripts(t *testing.T) {
+	luksfile.Need(t, "cryptsetup") // a script's set-up cannot skip the test
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",

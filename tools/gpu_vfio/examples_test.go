@@ -91,3 +91,21 @@ func TestInterruptedAtTerminal(t *testing.T) {
 		})
 	}
 }
+
+// Ctrl-C while the kernel does not answer: the card goes back to the host all
+// the same, and nothing is left half way.
+func TestInterruptedInTheMiddle(t *testing.T) {
+	kernel, err := fakepci.New(t.TempDir(), machines()["quiet"]())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := kernel.State()
+	kernel.HangUnbind("snd_hda_intel")
+	c, status := terminal(t, kernel, []string{"detach", "--timeout", "1s"}, "0000:01:00.1: unbind from snd_hda_intel", console.CtrlC)
+	if status != 1 || !strings.Contains(c.Screen(), "everything is as it was before") {
+		t.Errorf("Ctrl-C: exit status %d, want 1 and that all is as before in:\n%s", status, c.Screen())
+	}
+	if diff := cmp.Diff(before, kernel.State()); diff != "" {
+		t.Errorf("Ctrl-C in the middle left (-want +got):\n%s", diff)
+	}
+}

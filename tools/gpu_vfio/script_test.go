@@ -44,6 +44,7 @@ func TestScripts(t *testing.T) {
 
 func world() *clikit.Env {
 	env := clikit.System()
+	env.UID = 0 // on a machine of the test's own
 	env.Host.Files = run.Below(os.Getenv("MACHINE"))
 	if os.Getenv("USER_IS") == "nobody" {
 		env.UID = 65534

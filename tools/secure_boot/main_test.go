@@ -31,9 +31,10 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 4 && os.Args[1] == killArg {
 		os.Exit(killed(os.Args[2], os.Args[3], os.Args[4]))
 	}
-	commands := standin.Commands("sbctl", "nixos-rebuild", "nix-env")
+	commands := standin.Commands("git", "sbctl", "nixos-rebuild", "nix-env")
 	commands["nixos-secure-boot"] = func() {
 		env := clikit.System()
+		env.UID = 0 // on a machine of the test's own
 		env.Host.Files = run.Below(os.Getenv("MACHINE"))
 		if os.Getenv("USER_IS") == "nobody" {
 			env.UID = 65534
@@ -70,6 +71,7 @@ func atTerminal(args []string) int {
 	}
 	m := open(fakeesp.Panic{}, dir, keys)
 	env := clikit.System()
+	env.UID = 0 // on a machine of the test's own
 	env.Host = run.Host{Runner: m.runner, Files: run.Below(dir)}
 	ctx, stop := clikit.SignalContext(context.Background())
 	defer stop()

@@ -120,6 +120,7 @@ const memoryArg = "memory-process"
 // secret stands in memory afterwards.
 func inMemory(dir, socket string) int {
 	env := clikit.System()
+	env.UID = 0 // on a machine of the test's own
 	env.Host.Files = run.Below(dir)
 	hooks := tpm2tool.Hooks{Open: openSocket(socket), TPM: "swtpm:path=" + socket}
 	status := clikit.Run(context.Background(), tpm2tool.New(env, hooks), []string{

@@ -16,6 +16,7 @@ import (
 	"nixos-go/pkg/run"
 	"nixos-go/pkg/testx/fakeesp"
 	"nixos-go/pkg/testx/kill"
+	"nixos-go/pkg/testx/luksfile"
 	"nixos-go/pkg/testx/standin"
 	"nixos-go/pkg/testx/swtpm"
 	"nixos-go/pkg/tpm2"
@@ -35,6 +36,7 @@ var aside *standin.Aside
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == toolArg {
 		env := clikit.System()
+		env.UID = 0 // on a machine of the test's own
 		env.Host.Files = run.Below(os.Getenv("MACHINE"))
 		socket := os.Getenv("TPM")
 		ctx, stop := clikit.SignalContext(context.Background())
@@ -51,6 +53,7 @@ func TestMain(m *testing.M) {
 	commands := standin.Commands("cryptsetup", "systemd-cryptenroll")
 	commands["nixos-tpm2"] = func() {
 		env := clikit.System()
+		env.UID = 0 // on a machine of the test's own
 		env.Host.Files = run.Below(os.Getenv("MACHINE"))
 		if os.Getenv("USER_IS") == "nobody" {
 			env.UID = 65534
@@ -73,6 +76,7 @@ func openSocket(socket string) func(run.Files) (*tpm2.Device, error) {
 // insecure one, which every systemd-cryptenroll knows.
 func killed(dir, socket, point string) int {
 	env := clikit.System()
+	env.UID = 0 // on a machine of the test's own
 	env.Host.Files = run.Below(dir)
 	hooks := tpm2tool.Hooks{
 		Open: openSocket(socket), TPM: "swtpm:path=" + socket,
@@ -89,6 +93,7 @@ func killed(dir, socket, point string) int {
 }
 
 func TestScripts(t *testing.T) {
+	luksfile.Need(t, "cryptsetup", "systemd-cryptenroll", "swtpm") // a script's set-up cannot skip the test
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",

@@ -315,6 +315,28 @@ func TestDisableRefuses(t *testing.T) {
 	}
 }
 
+// The end of the context between two steps leaves what was done and says so:
+// the recovery key has been seen, the TPM has what it had.
+func TestInterrupted(t *testing.T) {
+	m := newMachine(t, "tpm's")
+	luksfile.AddTPM2Token(t, m.image(), 1)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	m.hooks.Step = func(kind string, done bool) {
+		if kind == "recovery" && done {
+			cancel(&run.InterruptedError{Signal: os.Interrupt})
+		}
+	}
+	m.answer(knows())
+	m.expect("enable", m.runContext(ctx, "enable", "--recovery-key"), 1,
+		"error: interrupted", "key slot 0: passphrase", "key slot 1: tpm2", "key slot 2: recovery-key", "hint: the passphrase that you typed opens the disk")
+	if luksfile.Opens(t, m.image(), passphrase) != 0 {
+		t.Error("after the interruption the passphrase opens nothing")
+	}
+	m.hooks.Step = nil
+	m.answer(knows())
+	m.expect("enable again", m.run("enable"), 0)
+}
+
 // A kill at any point leaves the passphrase working, and the same command once
 // more finishes.
 func TestKilled(t *testing.T) {

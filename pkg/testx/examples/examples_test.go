@@ -33,7 +33,7 @@ func TestBlocks(t *testing.T) {
 	if diff := cmp.Diff(want, blocks(read(t, file)), cmp.AllowUnexported(block{})); diff != "" {
 		t.Errorf("blocks (-want +got):\n%s", diff)
 	}
-	d := In(file)
+	d := In(file, file+".missing")
 	d.Check(t, "a/one", "# one", "out\n\nmore  \n")
 	d.Check(t, "a/two", "# two", "")
 	d.Complete(t, "a/")

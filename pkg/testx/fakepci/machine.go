@@ -221,7 +221,7 @@ func (k *Kernel) release(d Device) {
 func (k *Kernel) HangUnbind(driver string) (release func()) {
 	name := k.path("sys/bus/pci/drivers/" + driver + "/unbind")
 	k.must(os.Remove(name))
-	k.must(unix.Mkfifo(name, 0o200))
+	k.must(unix.Mkfifo(name, 0o600))
 	return func() {
 		reader, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 		k.must(err)
