@@ -33,6 +33,11 @@ tidy:
 # the power is cut at every flush of a reset and at a sample of other instants; `all`: everywhere
 powercut *ARGS:
     scripts/powercut {{ARGS}}
+
+# whole machines under QEMU, most of an hour; `just vm -run TestVM_Reset`: one test
+vm *ARGS:
+    scripts/vm {{ARGS}}
+
 # man pages and completions into DIR
 docs *DIR:
     scripts/docs {{DIR}}

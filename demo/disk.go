@@ -158,7 +158,7 @@ func (d *disk) layOut(ctx context.Context) (amount, error) {
 		return amount{}, w.err
 	}
 	for _, v := range d.plan.Volumes {
-		if err := reset.TakeClean(d.top, d.plan, v.Name, reset.CleanupOptions{}); err != nil {
+		if err := reset.TakeClean(ctx, d.top, d.plan, v.Name, reset.CleanupOptions{}); err != nil {
 			return amount{}, err
 		}
 	}

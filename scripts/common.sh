@@ -19,7 +19,7 @@ die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 as_root() {
   [ "$(id -u)" = 0 ] && return
   command -v sudo >/dev/null || die "this needs root (loop devices and mounts): run it as root, or install sudo"
-  exec sudo --preserve-env=CI,NO_COLOR,GOCACHE,GOMODCACHE,GOPROXY,GOFLAGS,PATH,HOME "$0" "$@"
+  exec sudo --preserve-env=CI,VM_GUEST,VM_FROM,VM_CLEAN,VM_CLEAN_ALL,NIXOS_GO_VM_CACHE,NO_COLOR,GOCACHE,GOMODCACHE,GOPROXY,GOFLAGS,PATH,HOME "$0" "$@"
 }
 
 # need PROGRAM PACKAGE … : installs the Debian packages of the programs that

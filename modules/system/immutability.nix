@@ -127,55 +127,14 @@ in
       program = "${nixosGo.package}/bin/nixos-snapshot";
     };
 
-    systemd.timers.immutability-cleanup = {
-      description = "Delete what the last reset put aside, once the boot is over";
-      wantedBy = [ "timers.target" ];
-      timerConfig = {
-        OnBootSec = "1min";
-        AccuracySec = "10s";
-      };
-    };
+    systemd.timers.immutability-cleanup = functions.units.cleanupTimer;
 
     # Old states hold old permissions and setuid programs: nobody else looks in.
     systemd.tmpfiles.rules = map (v: "z ${v.mountPoint} 0700 root root -") snapshotVolumes;
 
-    # A reset that failed leaves a bootable machine, so somebody has to say it.
-    systemd.services.immutability-notice = {
-      description = "Tell whether the reset at boot worked";
-      wantedBy = [ "multi-user.target" ];
-      before = [ "systemd-user-sessions.service" ];
-      # Not after a switch that brings the reset to a machine without one.
-      unitConfig.ConditionPathExists = "/run/booted-system/etc/immutability/plan.json";
+    systemd.services.immutability-notice = functions.units.notice // {
       path = [ pkgs.jq ];
-      serviceConfig = {
-        Type = "oneshot";
-        RemainAfterExit = true;
-        RuntimeDirectory = "immutability";
-        RuntimeDirectoryPreserve = true;
-        UMask = "0022";
-      };
-      script = ''
-        report=/run/initrd-reset/report.json
-        problem=
-        if [ ! -e "$report" ]; then
-          problem="it did not run, or was cut off: there is no report"
-        elif ! failed=$(
-          jq -r '[.volumes[]? | select(.outcome == "failed") | .name] | join(" ")' "$report"
-        ); then
-          problem="its report cannot be read"
-        elif [ -n "$failed" ]; then
-          problem="left as they were: $failed"
-        elif [ "$(jq -r '.error // ""' "$report")" != "" ]; then
-          problem="nothing was touched"
-        fi
-        rm -f ${notice}
-        [ -z "$problem" ] || cat >${notice} <<EOF
-        warning: the reset at boot failed ($problem).
-        Nothing is lost; what should have been wiped is still there.
-        Why: journalctl -b -u immutability.service
-        Is the next one sound: sudo nixos-snapshot verify
-        EOF
-      '';
+      script = builtins.readFile ../../nix/lib/notice.sh;
     };
 
     environment.interactiveShellInit = ''

@@ -112,6 +112,33 @@ in
       };
     };
 
+  # When the cleanup runs: the boot is over, and nobody waits for the disk.
+  cleanupTimer = {
+    description = "Delete what the last reset put aside, once the boot is over";
+    wantedBy = [ "timers.target" ];
+    timerConfig = {
+      OnBootSec = "1min";
+      AccuracySec = "10s";
+    };
+  };
+
+  # A reset that failed leaves a bootable machine, so somebody has to say it.
+  # What it runs is notice.sh.
+  notice = {
+    description = "Tell whether the reset at boot worked";
+    wantedBy = [ "multi-user.target" ];
+    before = [ "systemd-user-sessions.service" ];
+    # Not after a switch that brings the reset to a machine without one.
+    unitConfig.ConditionPathExists = "/run/booted-system/etc/immutability/plan.json";
+    serviceConfig = {
+      Type = "oneshot";
+      RemainAfterExit = true;
+      RuntimeDirectory = "immutability";
+      RuntimeDirectoryPreserve = true;
+      UMask = "0022";
+    };
+  };
+
   # unit -> the text of its file
   text =
     unit:
@@ -120,6 +147,7 @@ in
         { Description = unit.description; } // rename lists unit // (unit.unitConfig or { })
       ))
       (section "Service" (unit.serviceConfig or { }))
+      (section "Timer" (unit.timerConfig or { }))
       (section "Install" (rename install unit))
     ]);
 }

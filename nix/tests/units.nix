@@ -11,4 +11,13 @@ in
     }
   );
   immutability-cleanup = units.text (units.cleanup { program = "/bin/nixos-snapshot"; });
+  immutability-cleanup-timer = units.text units.cleanupTimer;
+  immutability-notice = units.text (
+    units.notice
+    // {
+      serviceConfig = units.notice.serviceConfig // {
+        ExecStart = "/bin/immutability-notice";
+      };
+    }
+  );
 }

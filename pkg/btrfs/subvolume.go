@@ -22,6 +22,7 @@ type Info struct {
 	CTransID   uint64 // last transaction that changed an inode of it
 	OTransID   uint64 // transaction that created it
 	Created    time.Time
+	Changed    time.Time // when an inode of it changed last; a snapshot has its source's
 
 	UUID       UUID
 	ParentUUID UUID // of the subvolume that it is a snapshot of, or zero
@@ -57,6 +58,7 @@ func ReadInfo(f *os.File) (Info, error) {
 		CTransID:   a.cTransID,
 		OTransID:   a.oTransID,
 		Created:    time.Unix(int64(a.oTime.sec), int64(a.oTime.nsec)),
+		Changed:    time.Unix(int64(a.cTime.sec), int64(a.cTime.nsec)),
 		UUID:       a.uuid,
 		ParentUUID: a.parentUUID,
 		ReadOnly:   a.flags&rootReadOnly != 0,

@@ -374,35 +374,35 @@ func (a *applier) putAway(trash *trashFolder, name string) error {
 func (a *applier) moveInto(trash *trashFolder, dir *os.File, name string) error {
 	a.counter++
 	to := strconv.Itoa(a.counter)
-	err := unix.Renameat2(int(dir.Fd()), name, int(trash.dir.Fd()), to, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EPERM) {
-		err = moveLocked(trash, dir, name, to)
-	}
-	if err != nil {
+	if err := renameAnyway(dir, name, trash.dir, to); err != nil {
 		return &os.PathError{Op: "move out of the way", Path: name, Err: err}
 	}
 	return nil
 }
 
-// moveLocked moves a name whose inode has a flag that forbids it, and puts the flag
-// back, since the inode may have other names.
-func moveLocked(trash *trashFolder, dir *os.File, name, to string) error {
-	f, err := openBeneath(dir, name, unix.O_RDONLY|unix.O_NONBLOCK)
-	if err != nil {
+// renameAnyway renames also what has a flag that forbids it, and puts the flag back,
+// since the inode may have other names. The new name must be free.
+func renameAnyway(from *os.File, name string, to *os.File, newName string) error {
+	rename := func() error {
+		return unix.Renameat2(int(from.Fd()), name, int(to.Fd()), newName, unix.RENAME_NOREPLACE)
+	}
+	err := rename()
+	if !errors.Is(err, unix.EPERM) {
 		return err
 	}
+	f, openErr := openBeneath(from, name, unix.O_RDONLY|unix.O_NONBLOCK)
+	if openErr != nil {
+		return openErr
+	}
 	defer f.Close()
-	flags, err := btrfs.Flags(f)
-	if err != nil {
-		return err
+	flags, flagsErr := btrfs.Flags(f)
+	if flagsErr != nil || flags&lockFlags == 0 {
+		return errors.Join(err, flagsErr)
 	}
 	if err := btrfs.SetFlags(f, flags&^lockFlags); err != nil {
 		return err
 	}
-	if err := unix.Renameat2(int(dir.Fd()), name, int(trash.dir.Fd()), to, unix.RENAME_NOREPLACE); err != nil {
-		return err
-	}
-	return btrfs.SetFlags(f, flags)
+	return errors.Join(rename(), btrfs.SetFlags(f, flags))
 }
 
 // changes makes each change of the plan so, but for links.

@@ -41,7 +41,7 @@ func (v *volume) build(mode Mode) error {
 	if dropErr := v.discardNext(); dropErr != nil {
 		err = errors.Join(err, fmt.Errorf("drop the half-made state: %w", dropErr))
 	}
-	return explainSpace(err)
+	return err
 }
 
 // explainSpace names the cure where the disk is full or a swap file is in use.

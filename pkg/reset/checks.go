@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -227,19 +226,19 @@ func mountedAt(mountInfo io.Reader, live *os.File, info btrfs.Info, name string)
 		if !ok || !below(root, "/"+name) {
 			continue
 		}
-		// The driver gives the same names here as there.
-		ours := slices.ContainsFunc(fs.Devices, func(d btrfs.Device) bool { return d.Path == source })
 		there, err := subvolumeAt(point, fs.ID)
-		switch {
-		case err == nil && there != 0:
-			if there == info.ID {
-				return point, nil
-			}
-			// A subvolume that is nested in it.
-		case err != nil || ours:
-			// What cannot be looked at may well be it. Where another file system is
-			// found, it is mounted over it, or is seen from another namespace.
-			return point, nil //nolint:nilerr // as above
+		if err == nil && there == info.ID {
+			return point, nil
+		}
+		if err == nil && there != 0 {
+			continue // a subvolume that is nested in it
+		}
+		// Nothing of the file system is found there, but something may be mounted
+		// over it, or the list may be that of another namespace: the device tells.
+		// What nothing can tell may well be it.
+		ours, known := onDevices(source, fs.Devices)
+		if ours || err != nil && !known {
+			return point, nil
 		}
 	}
 	return "", scanner.Err()
@@ -254,6 +253,30 @@ func btrfsMount(line string) (root, point, source string, ok bool) {
 		return "", "", "", false
 	}
 	return unescape(fields[3]), unescape(fields[4]), unescape(kind[1]), true
+}
+
+// onDevices reports whether the source of a mount is a device of a file system, and
+// whether that can be told: the driver gives the same names here as there, but a
+// device may have several.
+func onDevices(source string, devices []btrfs.Device) (ours, known bool) {
+	number, known := deviceNumber(source)
+	for _, d := range devices {
+		if d.Path == source {
+			return true, true
+		}
+		other, found := deviceNumber(d.Path)
+		if found && known && other == number {
+			return true, true
+		}
+		known = known && found
+	}
+	return false, known
+}
+
+func deviceNumber(path string) (number uint64, found bool) {
+	var st unix.Stat_t
+	err := unix.Stat(path, &st)
+	return st.Rdev, err == nil && st.Mode&modeType == unix.S_IFBLK
 }
 
 // subvolumeAt gives the tree id of the subvolume that a mount point shows, and 0 if

@@ -1,6 +1,11 @@
 package reset
 
-import "nixos-go/pkg/keep"
+import (
+	"slices"
+	"sort"
+
+	"nixos-go/pkg/keep"
+)
 
 // dirTree is the subvolume that a live directory's children lie in: its own, or
 // for a branch the nested one.
@@ -41,26 +46,48 @@ func (w *walker) visitChildren(a at) error {
 	if err != nil {
 		return w.wrap(a, err)
 	}
-	if err := w.fetchBoth(a, live, clean, liveEntries, cleanEntries); err != nil {
-		return w.wrap(a, err)
-	}
+	list := make([]names, 0, len(liveEntries))
 	for i := range liveEntries {
-		e := &liveEntries[i]
-		child := w.child(a, e.name, live, clean, place{})
-		child.live = e
-		if c, ok := cleanEntries[e.name]; ok {
-			child.clean = &c
-			delete(cleanEntries, e.name)
+		n := names{live: &liveEntries[i]}
+		if c, ok := cleanEntries[n.live.name]; ok {
+			n.clean = c
+			delete(cleanEntries, n.live.name)
 		}
-		if err := w.visit(child); err != nil {
-			return err
+		list = append(list, n)
+	}
+	for _, c := range cleanEntries {
+		list = append(list, names{clean: c})
+	}
+	return w.visitEach(a, list, live, clean, place{})
+}
+
+// names is one name in a directory, as the trees show it.
+type names struct{ live, clean, current *entry }
+
+func (n names) name() string {
+	for _, e := range []*entry{n.live, n.clean, n.current} {
+		if e != nil {
+			return e.name
 		}
 	}
-	for name, c := range cleanEntries {
-		child := w.child(a, name, live, clean, place{})
-		child.clean = &c
-		if err := w.visit(child); err != nil {
-			return err
+	return ""
+}
+
+// visitEach visits names in a directory. The inodes of many are read ahead, some at a
+// time, since a directory can be of any size.
+func (w *walker) visitEach(a at, list []names, live, clean, current place) error {
+	for chunk := range slices.Chunk(list, fetchChunk) {
+		if len(list) > fewNames {
+			if err := w.fetchBoth(a, live, clean, chunk); err != nil {
+				return w.wrap(a, err)
+			}
+		}
+		for _, n := range chunk {
+			child := w.child(a, n.name(), live, clean, current)
+			child.live, child.clean, child.current = n.live, n.clean, n.current
+			if err := w.visit(child); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -68,7 +95,7 @@ func (w *walker) visitChildren(a at) error {
 
 // cleanEntries lists CLEAN's directory by name. A CLEAN that is not a directory
 // has no entries: its items of that type do not exist.
-func (w *walker) cleanEntries(clean place) (map[string]entry, error) {
+func (w *walker) cleanEntries(clean place) (map[string]*entry, error) {
 	if !clean.exists() {
 		return nil, nil
 	}
@@ -76,9 +103,9 @@ func (w *walker) cleanEntries(clean place) (map[string]entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make(map[string]entry, len(list))
-	for _, e := range list {
-		out[e.name] = e
+	out := make(map[string]*entry, len(list))
+	for i := range list {
+		out[list[i].name] = &list[i]
 	}
 	return out, nil
 }
@@ -87,73 +114,70 @@ func (w *walker) cleanEntries(clean place) (map[string]entry, error) {
 // and CURRENT, that are not what they were, or have a change below them, or lie on
 // the way of an exclude rule.
 func (w *walker) visitChanged(a at, live, clean, current place) error {
-	names, err := w.changedNames(a, live, current)
+	changed, err := w.changedNames(a, live, current)
 	if err != nil {
 		return w.wrap(a, err)
 	}
-	cleanEntries, err := w.changedClean(a, names, live, clean)
-	if err != nil {
+	list := make([]names, 0, len(changed))
+	for _, p := range changed {
+		if p.live != nil || p.current != nil {
+			list = append(list, names{live: p.live, current: p.current})
+		}
+	}
+	if err := w.findClean(list, clean); err != nil {
 		return w.wrap(a, err)
 	}
-	for name, e := range names {
-		child := w.child(a, name, live, clean, current)
-		if child.live, child.current = e.live, e.current; child.live == nil && child.current == nil {
-			continue
+	// Near inodes are read together.
+	number := func(n names) uint64 {
+		if n.live != nil {
+			return n.live.inode
 		}
-		if c, ok := cleanEntries[name]; ok {
-			child.clean = &c
-		} else if cleanEntries == nil && clean.exists() {
-			if child.clean, err = clean.find(clean.dir, name); err != nil {
-				return w.wrap(child, err)
-			}
+		return n.current.inode
+	}
+	sort.Slice(list, func(i, j int) bool { return number(list[i]) < number(list[j]) })
+	return w.visitEach(a, list, live, clean, current)
+}
+
+// fewNames is how many names are looked up one by one; for more, CLEAN's directory
+// is listed and the inodes are read ahead, so many at a time.
+const (
+	fewNames   = 4
+	fetchChunk = 1024
+)
+
+// findClean finds what CLEAN has under the names.
+func (w *walker) findClean(list []names, clean place) error {
+	if !clean.exists() {
+		return nil
+	}
+	if len(list) > fewNames {
+		entries, err := w.cleanEntries(clean)
+		for i := range list {
+			list[i].clean = entries[list[i].name()]
 		}
-		if err := w.visit(child); err != nil {
+		return err
+	}
+	for i := range list {
+		var err error
+		if list[i].clean, err = clean.find(clean.dir, list[i].name()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// fewNames is how many names are looked up one by one; for more, CLEAN's directory
-// is listed and the inodes are read ahead.
-const fewNames = 4
-
-// changedClean lists CLEAN's directory if many of its names changed, and reads ahead.
-func (w *walker) changedClean(a at, names map[string]pair, live, clean place) (map[string]entry, error) {
-	if len(names) <= fewNames {
-		return nil, nil
-	}
-	cleanEntries, err := w.cleanEntries(clean)
-	if err != nil {
-		return nil, err
-	}
-	if cleanEntries == nil {
-		cleanEntries = map[string]entry{}
-	}
-	changed := make([]entry, 0, len(names))
-	wanted := make(map[string]entry, len(names))
-	for name, e := range names {
-		if e.live != nil {
-			changed = append(changed, *e.live)
-		}
-		if c, ok := cleanEntries[name]; ok {
-			wanted[name] = c
-		}
-	}
-	return wanted, w.fetchBoth(a, live, clean, changed, wanted)
-}
-
-// fetchBoth reads the inodes of entries ahead that are going to be compared.
-func (w *walker) fetchBoth(a at, live, clean place, liveEntries []entry, cleanEntries map[string]entry) error {
+// fetchBoth reads the inodes ahead that are going to be compared.
+func (w *walker) fetchBoth(a at, live, clean place, list []names) error {
 	var inLive, inClean []uint64
-	for _, e := range liveEntries {
-		if !e.subvolume && !a.state.Step(e.name).Kept() {
-			inLive = append(inLive, e.inode)
+	for _, n := range list {
+		if a.state.Step(n.name()).Kept() {
+			continue
 		}
-	}
-	for _, e := range cleanEntries {
-		if !e.subvolume && !a.state.Step(e.name).Kept() {
-			inClean = append(inClean, e.inode)
+		if n.live != nil && !n.live.subvolume {
+			inLive = append(inLive, n.live.inode)
+		}
+		if n.clean != nil && !n.clean.subvolume {
+			inClean = append(inClean, n.clean.inode)
 		}
 	}
 	err := live.fetch(inLive)

@@ -131,23 +131,30 @@ func (a *applier) copyOne(src *os.File, name string, dst *os.File, made, path st
 		}
 		return true, pathError("make directory", path, err)
 	case unix.S_IFREG:
-		return false, a.copyFile(src, name, dst, made, path, &st)
-	case unix.S_IFLNK:
+		locks, err := copyFile(src, name, dst, made, path, &st)
+		if locks != 0 {
+			a.locked[path] = locks
+		}
+		return false, err
+	}
+	return false, copySpecial(src, name, dst, made, path, &st)
+}
+
+// copySpecial copies what is neither a directory nor a regular file.
+func copySpecial(src *os.File, name string, dst *os.File, made, path string, st *unix.Stat_t) error {
+	fd := int(dst.Fd())
+	if st.Mode&modeType == unix.S_IFLNK {
 		target, err := readLink(src, name, st.Size)
 		if err != nil {
-			return false, err
+			return err
 		}
-		err = unix.Symlinkat(target, fd, made)
-		if err != nil {
-			return false, pathError("make symlink", path, err)
+		if err := unix.Symlinkat(target, fd, made); err != nil {
+			return pathError("make symlink", path, err)
 		}
-	default:
-		err = unix.Mknodat(fd, made, st.Mode&(modeType|0o7777), int(st.Rdev))
-		if err != nil {
-			return false, pathError("make special file", path, err)
-		}
+	} else if err := unix.Mknodat(fd, made, st.Mode&(modeType|0o7777), int(st.Rdev)); err != nil {
+		return pathError("make special file", path, err)
 	}
-	return false, copyMetadataAt(src, name, dst, made, &st)
+	return copyMetadataAt(src, name, dst, made, st)
 }
 
 func pathError(op, path string, err error) error {
@@ -169,39 +176,40 @@ func readLink(dir *os.File, name string, size int64) (string, error) {
 	}
 }
 
-// copyFile makes a regular file that shares its extents with CLEAN's.
-func (a *applier) copyFile(srcDir *os.File, name string, dstDir *os.File, made, path string, st *unix.Stat_t) error {
+// copyFile makes a regular file that shares its extents with CLEAN's. It gives the
+// flags that forbid changes, which are left to set at the end.
+func copyFile(srcDir *os.File, name string, dstDir *os.File, made, path string, st *unix.Stat_t) (locks uint32, err error) {
 	src, err := openRegular(srcDir, name)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer src.Close()
 	fd, err := unix.Openat(int(dstDir.Fd()), made, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return &os.PathError{Op: "create", Path: path, Err: err}
+		return 0, &os.PathError{Op: "create", Path: path, Err: err}
 	}
 	dst := os.NewFile(uintptr(fd), path)
 	defer dst.Close()
 	flags, err := btrfs.Flags(src)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	// NOCOW can only be set while the file is empty, and cloning wants both files
 	// to agree on it.
 	if flags&^lockFlags != 0 {
 		if err := btrfs.SetFlags(dst, flags&^lockFlags); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if st.Size > 0 {
 		if err := cloneOrCopy(dst, src, st.Size); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if flags&lockFlags != 0 {
-		a.locked[path] = flags
+		locks = flags
 	}
-	return copyMetadataToNew(src, dst, st)
+	return locks, copyMetadataToNew(src, dst, st)
 }
 
 // cloneOrCopy shares the extents, or where that is impossible copies the data and

@@ -13,8 +13,9 @@ import (
 // heldDir is a directory in which something changes that must leave no trace: its
 // time and flags are put back afterwards.
 type heldDir struct {
-	New         bool   `json:"new"`  // it is in the new state, not in the old one
-	Path        []byte `json:"path"` // below the root of that
+	New         bool   `json:"new"`             // it is in the new state, not in the old one
+	Moves       bool   `json:"moves,omitempty"` // it is what moves: in the old or in the new
+	Path        []byte `json:"path"`            // below the root of that
 	Seconds     int64  `json:"seconds"`
 	Nanoseconds int64  `json:"nanoseconds"`
 	Flags       uint32 `json:"flags"`
@@ -128,8 +129,8 @@ func (m *mover) note(held []heldDir) error {
 func (m *mover) clearNote() error {
 	return m.withRecord(func(record *os.File) error {
 		err := unix.Fremovexattr(int(record.Fd()), noteName)
-		if errors.Is(err, unix.ENODATA) {
-			return nil
+		if errors.Is(err, unix.ENODATA) { // it was too long: the record is the last change all the same
+			return pathError("touch", ReadyName, unix.Futimes(int(record.Fd()), nil))
 		}
 		return pathError("clear note in", ReadyName, err)
 	})
@@ -174,10 +175,23 @@ func (m *mover) finishNoted() error {
 }
 
 func (m *mover) finishHeld(h *heldDir) error {
-	root := m.old
-	if h.New {
-		root = m.new
+	roots := []*os.File{m.old}
+	switch {
+	case h.Moves:
+		roots = append(roots, m.new)
+	case h.New:
+		roots[0] = m.new
 	}
+	for _, root := range roots {
+		if err := h.putBackIn(root); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putBackIn puts back what was noted, if the directory is there.
+func (h *heldDir) putBackIn(root *os.File) error {
 	dir, err := openDir(root, string(h.Path))
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return nil // no longer there to be put back
@@ -186,6 +200,16 @@ func (m *mover) finishHeld(h *heldDir) error {
 		return err
 	}
 	defer dir.Close()
+	if h.Moves {
+		// In its place there is a stub, or what a boot in between made.
+		if is, err := btrfs.IsSubvolume(dir); err != nil || !is {
+			return err
+		}
+	}
+	// The cut may have come before the flags were lifted, or after they were back.
+	if err := liftFlags(dir); err != nil {
+		return err
+	}
 	h.dir = dir
 	return h.putBack()
 }

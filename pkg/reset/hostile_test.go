@@ -1,17 +1,14 @@
 package reset
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
-	"nixos-go/pkg/btrfs"
 	"nixos-go/pkg/testx/model"
 )
 
@@ -114,7 +111,7 @@ func (h *hostile) wantOwn(what string) {
 		if name == TrashName && err == unix.ENOENT {
 			continue // nothing was in the way
 		}
-		if err != nil || st.Mode != mode || st.Uid != 0 || st.Gid != 0 || mode == unix.S_IFREG && st.Nlink != 1 {
+		if err != nil || st.Mode != mode || st.Uid != 0 || st.Gid != 0 || name == ReadyName && st.Nlink != 1 {
 			h.t.Errorf("%s: %s is %#o of %d:%d, %v, want %#o of root", what, name, st.Mode, st.Uid, st.Gid, err, mode)
 		}
 	}
@@ -221,263 +218,9 @@ func TestHostileNames(t *testing.T) {
 	}
 }
 
-// deep makes directories in one another, more than a path can name, and a file in
-// the last, which it gives.
-func deep(tb testing.TB, root, name string, depth int) *os.File {
-	tb.Helper()
-	at, err := unix.Open(root, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	must(tb, err)
-	for range depth {
-		must(tb, unix.Mkdirat(at, name, 0o700))
-		next, err := unix.Openat(at, name, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		must(tb, err)
-		must(tb, unix.Close(at))
-		at = next
-	}
-	file, err := unix.Openat(at, "file", unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
-	must(tb, err)
-	must(tb, unix.Close(file))
-	return os.NewFile(uintptr(at), "deep")
-}
-
 func must(tb testing.TB, err error) {
 	tb.Helper()
 	if err != nil {
 		tb.Fatal(err)
 	}
-}
-
-// sameDepth compares two chains of directories, of which each level has to be as the
-// other, and gives the inode of the file in the last.
-func sameDepth(tb testing.TB, want, got, name string, depth int) uint64 {
-	tb.Helper()
-	var at [2]int
-	var st [2]unix.Stat_t
-	for i, root := range []string{want, got} {
-		var err error
-		at[i], err = unix.Open(root, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		must(tb, err)
-	}
-	for level := range depth + 1 {
-		next := name
-		if level == depth {
-			next = "file"
-		}
-		for i := range at {
-			fd, err := unix.Openat(at[i], next, unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-			if err != nil {
-				tb.Fatalf("level %d of %s: %v", level, []string{want, got}[i], err)
-			}
-			must(tb, unix.Fstat(fd, &st[i]))
-			must(tb, unix.Close(at[i]))
-			at[i] = fd
-		}
-		a, b := st[0], st[1]
-		if a.Mode != b.Mode || a.Uid != b.Uid || a.Gid != b.Gid || a.Mtim != b.Mtim || a.Size != b.Size {
-			tb.Fatalf("level %d of %s: %+v, want %+v", level, got, b, a)
-		}
-	}
-	must(tb, unix.Close(at[0]))
-	must(tb, unix.Close(at[1]))
-	return st[1].Ino
-}
-
-// Deeper than a path can name: kept, wiped, wiped below a kept path, brought back.
-func TestHostileDepth(t *testing.T) {
-	const depth = 2000
-	h := newHostile(t)
-	must(t, deep(t, h.path("@home/alice"), "clean", depth).Close())
-	h.sh("@home", `cd alice; for i in 1 2 3 4 5 6 7; do chmod 7$i$i clean; chown 3:$i clean; cd clean; done`)
-	h.takeClean()
-	h.run(Options{})
-	clean := h.path(snapshotOf("@home", NameClean), "alice")
-	for _, way := range []Way{WayChanged, WayFull} {
-		if way == WayChanged {
-			must(t, os.RemoveAll(h.path("@home/alice/clean")))
-		}
-		h.sh("@home", `rm -rf alice/Documents bob; mkdir -p alice/Documents/tmp alice/.config/new bob`)
-		must(t, deep(t, h.path("@home/alice/Documents"), "kept", depth).Close())
-		must(t, deep(t, h.path("@home/alice/Documents/tmp"), "wiped", depth).Close())
-		must(t, deep(t, h.path("@home/alice/.config/new"), "wiped", depth).Close())
-		must(t, deep(t, h.path("@home/bob"), "Documents", depth).Close())
-		if way == WayFull {
-			h.destroyTree(snapshotOf("@home", NameCurrent))
-		}
-		report := h.run(Options{})
-		if got := h.result(report, "@home").Way; got != way {
-			t.Errorf("way = %s, want %s", got, way)
-		}
-		h.cleanup()
-		sameDepth(t, clean, h.path("@home/alice"), "clean", depth)
-		for dir, name := range map[string]string{"alice/Documents": "kept", "bob": "Documents"} {
-			old := h.path(snapshotOf("@home", NamePrevious), dir)
-			if got, want := sameDepth(t, old, h.path("@home", dir), name, depth), sameDepth(t, old, old, name, depth); got != want {
-				t.Errorf("the file below %s is inode %d, was %d: it was not left alone", dir, got, want)
-			}
-		}
-		for _, gone := range []string{TrashName, "alice/Documents/tmp", "alice/.config/new"} {
-			if exists(h.path("@home", gone)) {
-				t.Errorf("%s, %s: %s is still there", way, "wiped", gone)
-			}
-		}
-	}
-	h.run(Options{Mode: ModeRestorePrevious})
-	sameDepth(t, h.path(snapshotOf("@home", NamePrevious), "alice/.config/new"), h.path("@home/alice/.config/new"), "wiped", depth)
-}
-
-func TestHostileLinkCounts(t *testing.T) {
-	const names = 350 // more than fit into one item: INODE_EXTREF
-	h := newHostile(t)
-	link := func(to, dir string) { h.links("@home/"+to, "@home/"+dir, names) }
-	must(t, os.WriteFile(h.path("@home/alice/many"), []byte("many"), 0o600))
-	link("alice/many", "alice/links")
-	h.takeClean()
-	h.run(Options{})
-	for _, way := range []Way{WayChanged, WayFull} {
-		h.sh("@home", `echo changed > alice/links/*0007`)
-		h.boot("all names changed", way)
-		h.sh("@home", `cd alice/links; rm *00??; echo one > *0300`)
-		h.boot("some names gone", way)
-		h.sh("@home", `rm -rf alice/links`)
-		h.boot("most names gone", way)
-		h.sh("@home", `rm -rf alice/Documents; mkdir alice/Documents; echo new > alice/new`)
-		link("alice/new", "alice/Documents/new")
-		link("alice/new", "alice/.config/new")
-		must(t, os.RemoveAll(h.path("@home/alice/links")))
-		link("alice/new", "alice/links")
-		h.boot("a kept file with wiped names", way)
-		h.sh("@home", `chattr +i alice/Documents/new/*0000; ln alice/.bashrc alice/Documents/rc`)
-		link("alice/.bashrc", "alice/Documents/rcs")
-		h.boot("kept names of a clean file", way)
-		h.sh("@home", `chattr -i alice/Documents/new/*0000`)
-	}
-}
-
-// links makes names of a file in a directory.
-func (m *machine) links(file, dir string, count int) {
-	m.t.Helper()
-	must(m.t, os.MkdirAll(m.path(dir), 0o755))
-	for i := range count {
-		must(m.t, os.Link(m.path(file), m.path(dir, fmt.Sprintf("a link to the file, with a name of some length, and the number %04d", i))))
-	}
-}
-
-// With a look at all the names of an inode for each of them, this would take hours.
-func TestHostileManyLinks(t *testing.T) {
-	h := newHostile(t)
-	h.takeClean()
-	h.run(Options{})
-	h.sh("@home", `mkdir alice/Documents; cp -p alice/.bashrc alice/new; ln -f alice/new alice/.bashrc`)
-	h.links("@home/alice/new", "@home/alice", 5_000)
-	h.links("@home/alice/new", "@home/alice/Documents", 5_000)
-	h.syncTop()
-	h.boot("added and kept", WayChanged)
-}
-
-func TestHostileOwnNames(t *testing.T) {
-	h := newHostile(t)
-	h.takeClean()
-	h.run(Options{})
-	makes := map[string]string{
-		"file":                           "echo x > NAME",
-		"symlink":                        "ln -s OUTSIDE/file NAME",
-		"symlink to directory":           "ln -s OUTSIDE NAME",
-		"fifo":                           "mkfifo NAME",
-		"device":                         "mknod NAME c 1 3",
-		"directory":                      "mkdir -p NAME/Documents/tmp NAME/sub; echo > NAME/sub/file; ln -s OUTSIDE NAME/sub/link",
-		"subvolume":                      "btrfs -q subvolume create NAME; echo x > NAME/file",
-		"directory with subvolumes":      "mkdir NAME; btrfs -q subvolume create NAME/Documents; btrfs -q subvolume create NAME/other; echo > NAME/Documents/file",
-		"name of a kept file":            "mkdir -p alice/Documents; echo kept > alice/Documents/k; ln -f alice/Documents/k NAME",
-		"name of an immutable kept file": "mkdir -p alice/Documents; rm -f alice/Documents/i; echo kept > alice/Documents/i; ln alice/Documents/i NAME; chattr +i alice/Documents/i",
-		"immutable file":                 "echo x > NAME; chattr +i NAME",
-		"immutable directory":            "mkdir NAME; echo x > NAME/file; chattr +i NAME NAME/file",
-		"append-only file":               "echo x > NAME; chattr +a NAME",
-	}
-	for what, script := range makes {
-		for _, name := range []string{ReadyName, TrashName} {
-			for _, dir := range []string{"", "alice/", "alice/Documents/"} {
-				at := dir + name
-				let := h.bothWays
-				if dir != "" {
-					let = h.shortWay // nothing is special about it there
-				}
-				let(what+" at "+at, `mkdir -p alice/Documents; chattr -R -i -a `+at+` 2>/dev/null || true; chattr -i -a alice/Documents/* 2>/dev/null || true; rm -rf `+at+`; `+strings.ReplaceAll(script, "NAME", at))
-			}
-		}
-	}
-}
-
-func TestHostileRecord(t *testing.T) {
-	forged := Record{
-		Version: recordVersion, Revision: 1 << 60, Rules: RuleSet{Keep: []string{"/*"}}, Effective: []RuleSet{{Keep: []string{"/*"}}},
-	}
-	for _, tt := range []struct {
-		name  string
-		boots int
-		way   Way
-		owner int
-		days  int
-	}{
-		{"before the first boot", 0, WayFull, 0, 1},
-		{"after boots", 2, WayChanged, 0, 3},
-		{"after boots, without CURRENT", 2, WayFull, 1000, 3},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			h := newHostile(t)
-			h.takeClean()
-			for range tt.boots {
-				h.sh("@home", `date +%N > alice/new`)
-				h.boot("boot", map[bool]Way{true: WayFull, false: WayChanged}[!exists(h.path(snapshotOf("@home", NameCurrent)))])
-			}
-			for range tt.days {
-				h.sh("@home", `echo wiped > alice/wiped`)
-				record := forged
-				for _, name := range []string{NameClean, NamePrevious} {
-					if path := snapshotOf("@home", name); exists(h.path(path)) {
-						info := h.info(path)
-						record.CleanUUID, record.CleanGeneration = info.UUID.String(), info.CTransID
-						record.Displaced, record.Restored = h.info("@home").UUID.String(), info.UUID.String()
-					}
-				}
-				text, err := json.Marshal(record)
-				must(t, err)
-				path := h.path("@home", ReadyName)
-				must(t, os.WriteFile(path, text, 0o600))
-				must(t, os.Chown(path, tt.owner, tt.owner))
-				h.syncTop()
-				h.boot("forged", tt.way)
-			}
-		})
-	}
-}
-
-// More than a record may hold: subvolumes that move, at long paths.
-func TestHostileRecordSize(t *testing.T) {
-	h := newHostile(t)
-	h.takeClean()
-	h.run(Options{})
-	h.sh("@home", "mkdir alice/Documents")
-	at := deep(t, h.path("@home/alice/Documents"), strings.Repeat("x", 250), 40)
-	for i := range 700 {
-		must(t, unix.Mkdirat(int(at.Fd()), strconv.Itoa(i), 0o755))
-		dir, err := openDir(at, strconv.Itoa(i))
-		must(t, err)
-		must(t, btrfs.Create(dir, "v"))
-		must(t, dir.Close())
-	}
-	must(t, at.Close())
-	h.syncTop()
-	h.boot("many moves", WayChanged)
-	if h.recordOf("@home/") == nil || h.recordOf(snapshotOf("@home", NameCurrent)) == nil {
-		t.Error("the record cannot be read back")
-	}
-	h.sh("@home", "echo > alice/new")
-	h.boot("again", WayChanged)
-}
-
-func (m *machine) recordOf(path string) *Record {
-	m.t.Helper()
-	root := m.hold(m.path(path))
-	defer root.Close()
-	return readRecordOf(root)
 }

@@ -270,7 +270,7 @@ func (k keptWalker) visitAll(a at, live, clean place) error {
 		child := k.child(a, liveEntries[i].name, live, clean, place{})
 		child.live = &liveEntries[i]
 		if c, ok := cleanEntries[child.live.name]; ok {
-			child.clean = &c
+			child.clean = c
 			delete(cleanEntries, child.live.name)
 		}
 		if err := k.visit(child); err != nil {
@@ -279,7 +279,7 @@ func (k keptWalker) visitAll(a at, live, clean place) error {
 	}
 	for name, c := range cleanEntries {
 		child := k.child(a, name, live, clean, place{})
-		child.clean = &c
+		child.clean = c
 		if err := k.visit(child); err != nil {
 			return err
 		}

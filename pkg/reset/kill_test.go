@@ -1,7 +1,6 @@
 package reset
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -57,9 +56,8 @@ func cutRun(text string) int {
 		}
 		count++
 	}
-	if mode == "cleanup" {
-		err := Cleanup(context.Background(), top, killPlan(), CleanupOptions{Trace: trace})
-		if err != nil {
+	if work := cutWork(string(mode)); work != nil {
+		if err := work(top, trace); err != nil {
 			fmt.Println(err)
 			return 1
 		}

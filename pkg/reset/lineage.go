@@ -41,6 +41,11 @@ func readLineage(snapshots *os.File, live, clean btrfs.Info, effective []RuleSet
 		f.Close()
 		return l, nil
 	}
+	// A snapshot that somebody took later holds that record too.
+	if last, err := recordChanged(f, l.info, l.info.CTransID); err != nil || !last {
+		f.Close()
+		return l, err
+	}
 	l.current, l.record = f, record
 	l.sameState = record.Displaced == "" &&
 		record.CleanUUID == clean.UUID.String() && record.CleanGeneration == clean.CTransID &&

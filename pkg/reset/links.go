@@ -101,8 +101,8 @@ func (w *walker) resolveNames(key groupKey, g *group) (*resolvedGroup, error) {
 			return nil, err
 		}
 		path := dir + "/" + ref.Name
-		if below(path, "/"+TrashName) {
-			continue // of CURRENT, in a preview
+		if isReserved(path) {
+			continue // of a CLEAN or CURRENT that was taken from a live volume
 		}
 		n, ok, err := w.inNewState(path, key.clean)
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -92,6 +93,8 @@ type mover struct {
 	old, new *os.File // roots
 	matcher  *keep.Matcher
 	readOnly []uint64 // tree ids
+
+	restoring bool // the new state is a restored one
 }
 
 func (m *mover) run() error {
@@ -160,7 +163,7 @@ func setReadOnly(root *os.File, path string, readOnly bool) error {
 	return btrfs.SetReadOnly(f, readOnly)
 }
 
-// move moves one subvolume and leaves the two directories as they were.
+// move moves one subvolume and leaves it and the two directories as they were.
 func (m *mover) move(path string) error {
 	parent, name := splitPath(path)
 	from, err := openDir(m.old, parent)
@@ -173,42 +176,6 @@ func (m *mover) move(path string) error {
 		return err
 	}
 	defer to.Close()
-	release, err := m.hold(heldDir{dir: from, Path: []byte(parent)}, heldDir{dir: to, New: true, Path: []byte(parent)})
-	if err != nil {
-		return err
-	}
-	return errors.Join(m.rename(from, to, name, path), release())
-}
-
-// rename moves a name; what a boot in between made in its place gives way when it
-// is empty, and else both stay.
-func (m *mover) rename(from, to *os.File, name, path string) error {
-	err := unix.Renameat2(int(from.Fd()), name, int(to.Fd()), name, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EPERM) {
-		return m.renameLocked(from, to, name, path)
-	}
-	if !errors.Is(err, unix.EEXIST) {
-		return pathError("move nested subvolume", path, err)
-	}
-	empty, err := isEmptyDir(to, name)
-	if err != nil {
-		return err
-	}
-	if empty {
-		err := unix.Renameat2(int(from.Fd()), name, int(to.Fd()), name, unix.RENAME_EXCHANGE)
-		if err != nil {
-			return pathError("move nested subvolume", path, err)
-		}
-		return dropEmptyDir(from, name)
-	}
-	aside := name + ".from-" + NamePrevious
-	m.v.warnf("something new stands at %q: the subvolume that was there is now %q", path, aside)
-	return pathError("move nested subvolume", path,
-		unix.Renameat2(int(from.Fd()), name, int(to.Fd()), aside, unix.RENAME_NOREPLACE))
-}
-
-// renameLocked moves a subvolume whose root has a flag that forbids it.
-func (m *mover) renameLocked(from, to *os.File, name, path string) error {
 	root, err := openDir(from, name)
 	if err != nil {
 		return err
@@ -218,21 +185,70 @@ func (m *mover) renameLocked(from, to *os.File, name, path string) error {
 	if err != nil {
 		return err
 	}
-	if flags&lockFlags == 0 {
-		return &os.PathError{Op: "move nested subvolume", Path: path, Err: unix.EPERM}
+	held := []heldDir{{dir: from, Path: []byte(parent)}, {dir: to, New: true, Path: []byte(parent)}}
+	if flags&lockFlags != 0 { // its own flags forbid the move too
+		held = append(held, heldDir{dir: root, Path: []byte(path), Moves: true})
 	}
-	if err := btrfs.SetFlags(root, flags&^lockFlags); err != nil {
+	release, err := m.hold(held...)
+	if err != nil {
 		return err
 	}
-	return errors.Join(m.rename(from, to, name, path), btrfs.SetFlags(root, flags))
+	return errors.Join(
+		m.v.withRoom(func() error { return m.rename(from, to, name, path) }),
+		m.v.withRoom(release))
 }
 
-// dropEmptyDir removes an empty directory or subvolume that gave way, so that the
-// next run does not take it for one to move.
-func dropEmptyDir(dir *os.File, name string) error {
-	err := unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR)
-	return pathError("remove", name, err)
+// rename moves a name. What stands in its place gives way when it is empty. Else both
+// stay, under two names: in a restored state the subvolume gets its own, since what
+// was there is in the snapshot as well; after a cut, what a boot in between made.
+func (m *mover) rename(from, to *os.File, name, path string) error {
+	err := renameAnyway(from, name, to, name)
+	if !errors.Is(err, unix.EEXIST) {
+		return pathError("move nested subvolume", path, err)
+	}
+	empty, err := isEmptyDir(to, name)
+	if err != nil {
+		return err
+	}
+	if empty {
+		if err := removeName(to, name, unix.AT_REMOVEDIR); err != nil {
+			return err
+		}
+		return pathError("move nested subvolume", path, renameAnyway(from, name, to, name))
+	}
+	if m.restoring {
+		aside, err := moveAside(to, name, to, ".restored")
+		if err != nil {
+			return pathError("move out of the way", path, err)
+		}
+		m.v.warnf("%q is a subvolume now: what the restored state has there is %q", path, aside)
+		return pathError("move nested subvolume", path, renameAnyway(from, name, to, name))
+	}
+	aside, err := moveAside(from, name, to, ".from-"+NamePrevious)
+	if err != nil {
+		return pathError("move nested subvolume", path, err)
+	}
+	m.v.warnf("something new stands at %q: the subvolume that was there is now %q", path, aside)
+	return nil
 }
+
+// moveAside moves a name to a free one that begins and ends as told.
+func moveAside(from *os.File, name string, to *os.File, suffix string) (aside string, err error) {
+	for n := 1; ; n++ {
+		end := suffix
+		if n > 1 {
+			end += "-" + strconv.Itoa(n)
+		}
+		aside = name[:min(len(name), unix.NAME_MAX-len(end))] + end
+		err := renameAnyway(from, name, to, aside)
+		if !errors.Is(err, unix.EEXIST) || n == maxAside {
+			return aside, err
+		}
+	}
+}
+
+// maxAside is how many names are tried.
+const maxAside = 1000
 
 func isEmptyDir(dir *os.File, name string) (bool, error) {
 	f, err := openDir(dir, name)
@@ -251,11 +267,11 @@ func isEmptyDir(dir *os.File, name string) (bool, error) {
 }
 
 // openTarget opens the directory of the new state that a subvolume moves into.
-// After a reset it is there; a restored state may lack it, and gets it as the old
-// state has it.
+// After a reset it is there; a restored state may lack it, or have something else in
+// its place, and gets it as the old state has it.
 func (m *mover) openTarget(path string) (*os.File, error) {
 	dir, err := openDir(m.new, path)
-	if !errors.Is(err, unix.ENOENT) {
+	if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
 		return dir, err
 	}
 	parent, name := splitPath(path)
@@ -277,8 +293,8 @@ func (m *mover) openTarget(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Mkdirat(int(up.Fd()), name, 0o700); err != nil {
-		return nil, &os.PathError{Op: "make directory", Path: path, Err: err}
+	if err := m.makeTarget(up, name, path); err != nil {
+		return nil, errors.Join(err, release())
 	}
 	if err := release(); err != nil {
 		return nil, err
@@ -291,4 +307,18 @@ func (m *mover) openTarget(path string) (*os.File, error) {
 		return nil, fmt.Errorf("make directory %q: %w", path, err)
 	}
 	return dir, nil
+}
+
+// makeTarget makes a directory; what stands there and is none goes aside.
+func (m *mover) makeTarget(up *os.File, name, path string) error {
+	err := unix.Mkdirat(int(up.Fd()), name, 0o700)
+	if errors.Is(err, unix.EEXIST) {
+		aside, asideErr := moveAside(up, name, up, ".restored")
+		if asideErr != nil {
+			return pathError("move out of the way", path, asideErr)
+		}
+		m.v.warnf("a subvolume moves into the folder %q: what else was there is %q now", path, aside)
+		err = unix.Mkdirat(int(up.Fd()), name, 0o700)
+	}
+	return pathError("make directory", path, err)
 }

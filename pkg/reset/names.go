@@ -32,5 +32,11 @@ const DefaultSnapshots = "@snapshots"
 // reservedName reports whether a name in a volume's root is the toolkit's own.
 func reservedName(name string) bool { return name == ReadyName || name == TrashName }
 
+// isReserved reports whether a path is the toolkit's own, or lies below what is.
+func isReserved(path string) bool {
+	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	return reservedName(first)
+}
+
 // IsAged reports whether a snapshot was rotated out and waits for the cleanup.
 func IsAged(name string) bool { return strings.HasPrefix(name, agedPrefix) }

@@ -13,6 +13,17 @@ import (
 // symlink, and nothing can lead out of the directory. The path may be longer than
 // PATH_MAX. A leading slash means the directory itself.
 func openBeneath(dir *os.File, path string, flags int) (*os.File, error) {
+	return resolveBeneath(dir, path, flags, 0)
+}
+
+// openMounted is openDir for a mounted volume: it refuses mount points on the way, and
+// one that the path leads to, with EXDEV.
+func openMounted(root *os.File, path string) (*os.File, error) {
+	return resolveBeneath(root, path, unix.O_RDONLY|unix.O_DIRECTORY, unix.RESOLVE_NO_XDEV)
+}
+
+// resolveBeneath is openBeneath with more conditions (openat2(2), RESOLVE_*).
+func resolveBeneath(dir *os.File, path string, flags int, resolve uint64) (*os.File, error) {
 	path = strings.Trim(path, "/")
 	if path == "" {
 		path = "."
@@ -23,7 +34,7 @@ func openBeneath(dir *os.File, path string, flags int) (*os.File, error) {
 		if cut < 0 {
 			return nil, &os.PathError{Op: "open", Path: path[:64] + "…", Err: unix.ENAMETOOLONG}
 		}
-		next, err := openStep(at, path[:cut], unix.O_PATH|unix.O_DIRECTORY)
+		next, err := openStep(at, path[:cut], unix.O_PATH|unix.O_DIRECTORY, resolve)
 		if at != dir {
 			at.Close()
 		}
@@ -32,7 +43,7 @@ func openBeneath(dir *os.File, path string, flags int) (*os.File, error) {
 		}
 		at, path = next, path[cut+1:]
 	}
-	f, err := openStep(at, path, flags)
+	f, err := openStep(at, path, flags, resolve)
 	if at != dir {
 		at.Close()
 	}
@@ -42,10 +53,10 @@ func openBeneath(dir *os.File, path string, flags int) (*os.File, error) {
 // maxStep is how many bytes of a path one system call gets: less than PATH_MAX.
 const maxStep = 4000
 
-func openStep(dir *os.File, path string, flags int) (*os.File, error) {
+func openStep(dir *os.File, path string, flags int, resolve uint64) (*os.File, error) {
 	how := unix.OpenHow{
 		Flags:   uint64(flags | unix.O_NOFOLLOW | unix.O_CLOEXEC),
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | resolve,
 	}
 	for {
 		fd, err := unix.Openat2(int(dir.Fd()), path, &how)

@@ -29,7 +29,7 @@ type Change struct {
 
 	act action
 	// content is what actContent needs to know.
-	content contentChange
+	content *contentChange
 	// linkTo is the path in the new state that this name becomes a hard link of.
 	linkTo string
 }

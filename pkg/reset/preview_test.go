@@ -67,6 +67,7 @@ func TestPreviewLooksOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := m.info("@root")
+	dry := m.run(Options{DryRun: true})
 
 	list := m.preview(PreviewOptions{})
 	defer closeAll(list)
@@ -78,6 +79,9 @@ func TestPreviewLooksOnly(t *testing.T) {
 	}
 	if want := []string{"modified /etc/hostname", "added /tmp"}; !slices.Equal(got, want) {
 		t.Errorf("Preview lists %q, want %q", got, want)
+	}
+	if diff := cmp.Diff(changeLines(dry.Volumes[0].Changes), changeLines(list[0].Plan.Changes)); diff != "" {
+		t.Errorf("a dry run (-) and a preview (+) differ:\n%s", diff)
 	}
 	if list[0].Plan.Way != WayChanged {
 		t.Errorf("way = %s, want %s", list[0].Plan.Way, WayChanged)
@@ -139,9 +143,9 @@ func TestPreviewOfVolumeInUse(t *testing.T) {
 			}
 		}
 	}()
-	rounds := 60
+	rounds := 20
 	if testing.Short() {
-		rounds = 10
+		rounds = 5
 	}
 	for range rounds {
 		for _, o := range []PreviewOptions{{}, {Kept: true}, {SinceBoot: true}, {Kept: true, SinceBoot: true}} {
@@ -238,15 +242,17 @@ func (m *machine) checkSinceBoot() {
 	if p.Plan.Way != WayChanged {
 		m.t.Errorf("way since the boot = %s, want %s", p.Plan.Way, WayChanged)
 	}
-	lines := func(p *Plan) (out []string) {
-		for _, c := range p.Changes {
-			out = append(out, string(c.Kind)+" "+c.Path+" "+c.Fields.String())
-		}
-		return out
-	}
-	if diff := cmp.Diff(lines(full), lines(p.Plan)); diff != "" {
+	if diff := cmp.Diff(changeLines(full.Changes), changeLines(p.Plan.Changes)); diff != "" {
 		m.t.Errorf("since the boot, the full plan (-) and the short one (+) differ:\n%s", diff)
 	}
+}
+
+func changeLines(changes []Change) []string {
+	out := make([]string, 0, len(changes))
+	for _, c := range changes {
+		out = append(out, string(c.Kind)+" "+c.Path+" "+c.Fields.String())
+	}
+	return out
 }
 
 // checkKept compares a preview of kept paths with what the model sees of them. What the

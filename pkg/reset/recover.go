@@ -143,7 +143,10 @@ func (v *volume) moveNested(live *os.File, m *keep.Matcher) error {
 	if record != nil {
 		readOnly = record.ReadOnly
 	}
-	mover := &mover{v: v, old: old, new: live, matcher: m, readOnly: readOnly}
+	mover := &mover{
+		v: v, old: old, new: live, matcher: m, readOnly: readOnly,
+		restoring: record != nil && record.Displaced != "",
+	}
 	if err := mover.finishNoted(); err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package reset
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -57,7 +56,10 @@ func (m *machine) sync() {
 
 // cutMove leaves what a move leaves that is cut off after its rename: the times of
 // the two directories are not put back, and the note of them is there.
-func (m *machine) cutMove() {
+//
+// locked says that the cut came when the directories were not, or no longer, open to
+// changes: before their flags were lifted, or after they were set again.
+func (m *machine) cutMove(locked bool) {
 	m.t.Helper()
 	m.sync()
 	live, old := m.hold(m.path("@root")), m.hold(m.path(snapshotName(NameNext)))
@@ -78,6 +80,11 @@ func (m *machine) cutMove() {
 		if err := os.Chtimes(dir.Name(), now, now); err != nil {
 			m.t.Fatal(err)
 		}
+		if locked {
+			if err := btrfs.SetFlags(dir, btrfs.FlagImmutable); err != nil {
+				m.t.Fatal(err)
+			}
+		}
 	}
 	m.sync()
 }
@@ -97,12 +104,20 @@ func (m *machine) wantUUIDs(want map[string]string) {
 }
 
 func TestResetCutOffInAMoveIsNotRepeated(t *testing.T) {
-	for _, flags := range []uint32{0, btrfs.FlagImmutable} {
-		t.Run(fmt.Sprintf("directory with flags %#x", flags), func(t *testing.T) { testCutOffInAMove(t, flags) })
+	for _, tt := range []struct {
+		name   string
+		flags  uint32 // of the directories
+		locked bool
+	}{
+		{"plain directory", 0, false},
+		{"immutable directory, lifted", btrfs.FlagImmutable, false},
+		{"immutable directory", btrfs.FlagImmutable, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) { testCutOffInAMove(t, tt.flags, tt.locked) })
 	}
 }
 
-func testCutOffInAMove(t *testing.T, flags uint32) {
+func testCutOffInAMove(t *testing.T, flags uint32, locked bool) {
 	t.Helper()
 	m := newCutMachine(t)
 	dir := m.hold(m.path("@root/var/lib"))
@@ -117,7 +132,7 @@ func testCutOffInAMove(t *testing.T, flags uint32) {
 	m.rename(snapshotName(NamePrevious), snapshotName(NameNext))
 	m.destroySnapshot(snapshotName(NamePenultimate))
 	m.destroySnapshot(snapshotName(NameCurrent))
-	m.cutMove()
+	m.cutMove(locked)
 	for range 2 {
 		m.run(Options{})
 		m.wantUUIDs(map[string]string{"@root": live, snapshotName(NamePrevious): old, snapshotName(NameNext): ""})
@@ -140,7 +155,7 @@ func TestResetCutOffInAMoveAndUsed(t *testing.T) {
 	m.rename(snapshotName(NamePrevious), snapshotName(NameNext))
 	m.destroySnapshot(snapshotName(NameCurrent))
 	m.destroySnapshot(snapshotName(NamePenultimate))
-	m.cutMove()
+	m.cutMove(false)
 	m.sh("@root", "echo used > etc/hosts")
 	used := m.info("@root").UUID.String()
 	m.run(Options{})
@@ -159,7 +174,7 @@ func TestRestoreCutOffInAMoveIsNotRepeated(t *testing.T) {
 	live := m.info("@root").UUID.String()
 
 	m.rename(snapshotName(NameReplaced), snapshotName(NameNext))
-	m.cutMove()
+	m.cutMove(false)
 	for range 2 {
 		m.run(Options{Mode: ModeRestorePrevious})
 		m.wantUUIDs(map[string]string{"@root": live, snapshotName(NameReplaced): displaced, snapshotName(NameNext): ""})

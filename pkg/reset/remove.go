@@ -19,25 +19,39 @@ import (
 // a few levels is moved up before it is deleted, so that neither paths nor open files
 // nor the work for one directory grow with the depth.
 func removeTree(ctx context.Context, dir *os.File, name string) error {
+	return removeCounted(ctx, dir, name, func() {})
+}
+
+// removeCounted is removeTree, and calls a function after each name that was deleted.
+func removeCounted(ctx context.Context, dir *os.File, name string, deleted func()) error {
 	top, err := openDir(dir, name)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-		return removeName(dir, name, 0)
+		return counted(removeName(dir, name, 0), deleted)
 	}
 	if err != nil {
 		return err
 	}
 	defer top.Close()
-	r := &remover{ctx: ctx, top: top}
+	r := &remover{ctx: ctx, top: top, deleted: deleted}
 	if err := r.empty(top, 0); err != nil {
 		return err
 	}
-	return removeName(dir, name, unix.AT_REMOVEDIR)
+	return counted(removeName(dir, name, unix.AT_REMOVEDIR), deleted)
+}
+
+// counted passes an error on, and counts where there is none.
+func counted(err error, deleted func()) error {
+	if err == nil {
+		deleted()
+	}
+	return err
 }
 
 // remover empties a directory.
 type remover struct {
-	ctx context.Context
-	top *os.File
+	ctx     context.Context
+	top     *os.File
+	deleted func()
 }
 
 const (
@@ -82,11 +96,11 @@ func (r *remover) remove(dir *os.File, name string, level int) error {
 	}
 	err := removeName(dir, name, 0)
 	if !errors.Is(err, unix.EISDIR) {
-		return err
+		return counted(err, r.deleted)
 	}
 	err = removeName(dir, name, unix.AT_REMOVEDIR)
 	if !errors.Is(err, unix.ENOTEMPTY) {
-		return err
+		return counted(err, r.deleted)
 	}
 	sub, err := openDir(dir, name)
 	if err != nil {
@@ -102,7 +116,7 @@ func (r *remover) remove(dir *os.File, name string, level int) error {
 	if err := r.empty(sub, level+1); err != nil {
 		return err
 	}
-	return removeName(dir, name, unix.AT_REMOVEDIR)
+	return counted(removeName(dir, name, unix.AT_REMOVEDIR), r.deleted)
 }
 
 // moveUp moves a directory to the top, where its turn comes.

@@ -219,7 +219,7 @@ func (r *run) each(which func(*volume) bool, work func(*volume) error) {
 	for _, v := range r.volumes {
 		if which == nil || which(v) {
 			tasks = append(tasks, func() error {
-				v.err = work(v)
+				v.err = explainSpace(work(v))
 				return nil
 			})
 		}

@@ -190,11 +190,13 @@ func (n *inode) sortXattrs() {
 
 // Bounds of reading ahead: inodes at most so far apart are read in one search, and a
 // search that meets so many items for each of them is given up, since large
-// directories or files lie between.
+// directories or files lie between. An inode with more bytes of attributes is not
+// held, nor are more than so many inodes.
 const (
-	fetchGap   = 8
-	fetchItems = 32
-	fetchMost  = 4096
+	fetchGap    = 8
+	fetchItems  = 32
+	fetchXattrs = 1024
+	fetchMost   = 4096
 )
 
 // fetch reads inodes ahead, runs of near ones with one search each. It is worth it
@@ -229,18 +231,25 @@ func (t *tree) fetchRun(numbers []uint64) error {
 	}
 	got := make(map[uint64]*inode, len(numbers))
 	var last *inode
-	items := 0
+	items, xattrs := 0, 0
 	err := t.scan.Search(key, func(it btrfs.Item) error {
 		if items++; items > fetchItems*len(numbers) {
 			delete(got, it.ObjectID) // not read to its end
 			return btrfs.ErrStop
 		}
 		if it.Type == btrfs.InodeItemKey {
-			last = &inode{number: it.ObjectID}
+			last, xattrs = &inode{number: it.ObjectID}, 0
 			got[it.ObjectID] = last
 		}
 		if last == nil || last.number != it.ObjectID {
 			return nil
+		}
+		if it.Type == btrfs.XattrItemKey {
+			if xattrs += len(it.Data); xattrs > fetchXattrs {
+				delete(got, it.ObjectID)
+				last = nil
+				return nil
+			}
 		}
 		return last.add(it)
 	})

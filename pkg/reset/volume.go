@@ -26,6 +26,7 @@ type volume struct {
 	rules   []keep.Set // in force: the plan's, or with a newer generation's
 	record  Record     // what this run will write
 	planned *Plan
+	renamed bool // a snapshot has another name now
 
 	result Result
 	err    error // what stopped it
@@ -90,10 +91,18 @@ func (v *volume) liveInfo() (btrfs.Info, error) {
 
 // rename moves a snapshot to a name that must be free.
 func (v *volume) rename(from, to string) error {
-	return v.step("rename "+from+" to "+to, func() error {
+	return v.renameAs("rename "+from+" to "+to, from, to)
+}
+
+func (v *volume) renameAs(step, from, to string) error {
+	err := v.step(step, func() error {
 		fd := int(v.dir.Fd())
-		return pathError("rename", from, unix.Renameat2(fd, from, fd, to, unix.RENAME_NOREPLACE))
+		return v.withRoom(func() error {
+			return pathError("rename", from, unix.Renameat2(fd, from, fd, to, unix.RENAME_NOREPLACE))
+		})
 	})
+	v.renamed = v.renamed || err == nil
+	return err
 }
 
 // age moves a snapshot to a name under which the cleanup finds it.
@@ -102,16 +111,23 @@ func (v *volume) age(name string) error {
 	if err != nil || info == nil {
 		return err
 	}
-	to := agedPrefix + info.UUID.String()
-	return v.step("rename "+name+" to AGED", func() error {
-		fd := int(v.dir.Fd())
-		return pathError("rename", name, unix.Renameat2(fd, name, fd, to, unix.RENAME_NOREPLACE))
-	})
+	return v.renameAs("rename "+name+" to AGED", name, agedPrefix+info.UUID.String())
 }
 
-// discardNext destroys a half-made new state.
+// discardNext destroys a half-made new state. On a full disk that, too, may find no
+// space for its metadata, while that of what was just thrown away is not yet free: a
+// commit frees it.
 func (v *volume) discardNext() error {
-	return v.step("destroy NEXT", func() error { return destroyTree(v.dir, NameNext) })
+	const tries = 3
+	return v.step("destroy NEXT", func() error {
+		err := destroyTree(v.dir, NameNext)
+		for try := 1; try < tries && errors.Is(err, unix.ENOSPC); try++ {
+			if err = btrfs.Sync(v.top); err == nil {
+				err = destroyTree(v.dir, NameNext)
+			}
+		}
+		return err
+	})
 }
 
 // destroyTree destroys a subvolume and all that are nested in it, innermost first.
@@ -209,12 +225,18 @@ func untouched(live *os.File) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	t := newTree(live, info.ID)
+	return recordChanged(live, info, info.Generation)
+}
+
+// recordChanged reports whether the record of a subvolume last changed in a
+// transaction.
+func recordChanged(root *os.File, info btrfs.Info, transID uint64) (bool, error) {
+	t := newTree(root, info.ID)
 	t.top = false // to see the toolkit's own names
 	e, err := t.find(rootInode, ReadyName)
 	if err != nil || e == nil || e.subvolume {
 		return false, err
 	}
 	n, err := t.read(e.inode)
-	return err == nil && n.TransID == info.Generation, err
+	return err == nil && n.TransID == transID, err
 }

@@ -320,7 +320,7 @@ func fileChange(live, clean *inode, fields Fields) Change {
 	case fields&FieldContent != 0 && fields&(FieldFlags|FieldLinks) == 0 && live.kind() == unix.S_IFREG:
 		// Much cheaper than another file in its place: no directory changes.
 		c.Kind, c.act = KindModified, actContent
-		c.content = contentChange{
+		c.content = &contentChange{
 			size:  clean.Size,
 			mtime: unix.Timespec{Sec: clean.MTime.Sec, Nsec: int64(clean.MTime.Nsec)},
 			plain: fields&(FieldOwner|FieldMode) == 0 && len(live.xattrs)+len(clean.xattrs) == 0,

@@ -27,16 +27,16 @@ import (
 // machine is a file system with one volume, which stays mounted and in use while
 // nixos-diff looks at it.
 type machine struct {
-	t      *testing.T
+	t      testing.TB
 	fs     *testx.Filesystem
 	root   string // of the machine's other files
 	volume reset.PlanFileVolume
 	plan   reset.PlanFile
 }
 
-func newMachine(t *testing.T, fs *testx.Filesystem, name string) *machine {
-	t.Helper()
-	m := &machine{t: t, fs: fs, root: t.TempDir(), volume: reset.PlanFileVolume{Name: name, MountPoint: "/", KeepNothing: true}}
+func newMachine(tb testing.TB, fs *testx.Filesystem, name string) *machine {
+	tb.Helper()
+	m := &machine{t: tb, fs: fs, root: tb.TempDir(), volume: reset.PlanFileVolume{Name: name, MountPoint: "/", KeepNothing: true}}
 	m.plan = reset.PlanFile{Version: 1, Device: fs.Device, Snapshots: reset.DefaultSnapshots, Clean: reset.NameClean, Revision: 1}
 	if _, err := os.Stat(m.path(reset.DefaultSnapshots)); err != nil {
 		m.create(reset.DefaultSnapshots)
@@ -73,7 +73,9 @@ func (m *machine) takeClean() {
 	m.t.Helper()
 	top := m.top()
 	defer top.Close()
-	if err := reset.TakeClean(top, &m.plan, m.volume.Name, reset.CleanupOptions{}); err != nil {
+	plan := m.plan
+	plan.Volumes = []reset.PlanFileVolume{{Name: m.volume.Name, MountPoint: "/", KeepNothing: true}} // all of it
+	if err := reset.TakeClean(m.t.Context(), top, &plan, m.volume.Name, reset.CleanupOptions{}); err != nil {
 		m.t.Fatal(err)
 	}
 }

@@ -35,11 +35,7 @@ func (l *looker) expand(c *reset.Change, side *reset.Side, known bool) error {
 	x := &expansion{looker: l, change: c, known: known}
 	start := c.Path
 	if l.children != "" && below(l.children, absolutePath(l.volume, c.Path)) {
-		_, rel, err := (&target{volumes: []*reset.VolumePreview{l.volume}, mountPoint: []string{l.volume.Volume.MountPoint}}).at(l.children)
-		if err != nil {
-			return err
-		}
-		start = rel
+		start = pathInVolume(l.volume, l.children)
 	}
 	err := side.Walk(start, x.visit)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nixos-go/pkg/reset"
+	"nixos-go/pkg/ui"
 )
 
 // mixed is the kind of a row that sums up findings of several kinds.
@@ -88,6 +89,11 @@ func (t tool) look(ctx context.Context, r request, tgt *target, f *filter) (*vie
 			return nil, err
 		}
 	}
+	for _, p := range r.paths {
+		if volume, rel, err := tgt.at(p); err == nil && !exists(volume, rel) {
+			t.env.UI.Warnf("there is no %s, and there was none", ui.Printable(p))
+		}
+	}
 	v.count()
 	v.sum(r.deepest())
 	slices.SortStableFunc(v.rows, func(a, b row) int { return comparePaths(a.path, b.path) })
@@ -142,6 +148,16 @@ func checkChildren(r request, tgt *target, v *view) error {
 	return nil
 }
 
+// exists tells whether either tree has a path.
+func exists(volume *reset.VolumePreview, rel string) bool {
+	for _, side := range []*reset.Side{volume.Live, volume.Base} {
+		if _, err := side.Stat(rel); !errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+	}
+	return false
+}
+
 // inode tells hard links apart from copies.
 type inode struct{ subvolume, number uint64 }
 
@@ -176,11 +192,7 @@ func (l *looker) change(c *reset.Change) error {
 	if l.children != "" && !below(abs, l.children) && !below(l.children, abs) || !l.filter.leadsTo(abs) {
 		return nil
 	}
-	side := l.volume.Live
-	if c.Kind == reset.KindDeleted {
-		side = l.volume.Base
-	}
-	e, err := side.Stat(c.Path)
+	side, e, err := l.entry(c)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // it vanished meanwhile
 	}
@@ -188,8 +200,7 @@ func (l *looker) change(c *reset.Change) error {
 		return err
 	}
 	known := l.filter.recent && l.last.knows(c.Path, c.Kind)
-	whole := c.Kind == reset.KindAdded || c.Kind == reset.KindDeleted || c.Kind == reset.KindType
-	if whole && e.IsDir() {
+	if isWhole(c.Kind) && e.IsDir() {
 		return l.expand(c, side, known)
 	}
 	if l.children != "" && (abs == l.children || !below(abs, l.children)) {
@@ -207,6 +218,27 @@ func (l *looker) change(c *reset.Change) error {
 		l.add(c, e, e.Size, 1)
 	}
 	return nil
+}
+
+// isWhole tells whether a change stands for all that is in a directory.
+func isWhole(kind reset.Kind) bool {
+	return kind == reset.KindAdded || kind == reset.KindDeleted || kind == reset.KindType
+}
+
+// entry is what a change is about, and the tree that has it. What the plan says suffices
+// for most: looking it up again would take longer than to find it.
+func (l *looker) entry(c *reset.Change) (*reset.Side, *reset.Entry, error) {
+	side := l.volume.Live
+	if c.Kind == reset.KindDeleted {
+		side = l.volume.Base
+	}
+	e := &reset.Entry{Path: c.Path, Mode: c.Mode, Size: c.Size}
+	if isWhole(c.Kind) && e.IsDir() || c.Kind == reset.KindType || c.Mode&unix.S_IFMT == unix.S_IFLNK || c.IsSubvolume() {
+		var err error
+		e, err = side.Stat(c.Path)
+		return side, e, err
+	}
+	return side, e, nil
 }
 
 // hides tells whether a symlink is one that the configuration makes.

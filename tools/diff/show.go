@@ -94,13 +94,16 @@ func (t tool) conclude(r request, tgt *target, v *view) {
 	if text := v.hidden.String(); text != "" {
 		t.env.UI.Infof("not shown: %s", text)
 	}
-	switch {
-	case r.children != "" && len(v.rows) == 0:
-		if volume, rel, err := tgt.at(r.children); err == nil && volume.Kept(rel) && !r.kept {
-			t.env.UI.Hintf("%s is kept: add --kept to see what changed there", ui.Printable(r.children))
+	asked := r.paths
+	if r.children != "" {
+		asked = []string{r.children}
+	}
+	for _, p := range asked {
+		if volume, rel, err := tgt.at(p); err == nil && volume.Kept(rel) && !r.kept {
+			t.env.UI.Hintf("%s is kept: add --kept to see what changed there", ui.Printable(p))
 		}
-	case len(v.rows) == 0, r.kept:
-	case r.children == "":
+	}
+	if len(v.rows) > 0 && !r.kept && r.children == "" {
 		t.env.UI.Hintf("nixos-diff suggest writes the lines that keep these paths; --children PATH looks into a directory")
 	}
 }
@@ -131,7 +134,7 @@ func totalText(r request, tgt *target, volume *reset.VolumePreview, v *view) str
 			subject = "in kept paths"
 		}
 		if len(parts) == 0 {
-			parts = []string{"nothing"}
+			parts = []string{r.nothing("nothing")}
 		}
 		return fmt.Sprintf("%s: %s %s since %s", where, strings.Join(parts, ", "), subject, base)
 	}
@@ -139,12 +142,24 @@ func totalText(r request, tgt *target, volume *reset.VolumePreview, v *view) str
 	part(sums.number[reset.KindModified]+sums.number[reset.KindMetadata]+sums.number[reset.KindType], "to change back")
 	part(sums.number[reset.KindDeleted], "to bring back")
 	if len(parts) == 0 {
-		parts = []string{"nothing to wipe, change back or bring back"}
+		parts = []string{r.nothing("nothing to wipe, change back or bring back")}
 	}
 	if n := len(volume.Plan.Moves); n > 0 {
 		parts = append(parts, ui.Count(int64(n), "nested subvolume")+" to move along")
 	}
 	return fmt.Sprintf("%s: %s", where, strings.Join(parts, ", "))
+}
+
+// nothing says that there is nothing, without the claim that there is nothing at all
+// where only a part was asked for.
+func (r request) nothing(otherwise string) string {
+	switch {
+	case r.recent:
+		return "nothing new"
+	case len(r.patterns) > 0 || len(r.paths) > 0:
+		return "nothing of what was asked for"
+	}
+	return otherwise
 }
 
 func sizeNote(size uint64) string {

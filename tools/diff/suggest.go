@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -280,13 +281,8 @@ func groups(list []*proposal) []group {
 			rest = append(rest, p)
 		}
 	}
-	var units []string
-	for unit := range byUnit {
-		units = append(units, unit)
-	}
-	slices.Sort(units)
 	var out []group
-	for _, unit := range units {
+	for _, unit := range slices.Sorted(maps.Keys(byUnit)) {
 		out = append(out, group{unit, byUnit[unit]})
 	}
 	for _, g := range []group{
@@ -376,7 +372,7 @@ func (s *suggester) report() suggestReport {
 }
 
 func proposalReports(list []*proposal) []proposalReport {
-	out := []proposalReport{}
+	out := make([]proposalReport, 0, len(list))
 	for _, p := range list {
 		one := proposalReport{Rule: p.rule, Unit: p.unit, Why: p.why, Size: p.size, Files: p.files, Findings: []ui.Path{}}
 		for _, from := range p.from {

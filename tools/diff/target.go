@@ -50,10 +50,14 @@ func (t *target) at(abs string) (*reset.VolumePreview, string, error) {
 		if v.Volume.MountPoint != mountPoint {
 			continue
 		}
-		rel := "/" + strings.TrimPrefix(strings.TrimPrefix(abs, mountPoint), "/")
-		return v, rel, v.Err
+		return v, pathInVolume(v, abs), v.Err
 	}
 	return nil, "", fmt.Errorf("%s is on no volume that is reset at boot", abs)
+}
+
+// pathInVolume is the path in a volume for one of the mounted system.
+func pathInVolume(v *reset.VolumePreview, abs string) string {
+	return "/" + strings.TrimPrefix(strings.TrimPrefix(abs, v.Volume.MountPoint), "/")
 }
 
 // absolutePath is the path of the mounted system for one of a volume.

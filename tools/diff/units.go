@@ -211,10 +211,9 @@ func unitFolders(manager string) []string {
 func readUnits(files run.Files) []unitDir {
 	var out []unitDir
 	for _, m := range []struct {
-		bases
-
-		name string
-	}{{systemBases, "system"}, {userBases, "user"}} {
+		name  string
+		bases bases
+	}{{"system", systemBases}, {"user", userBases}} {
 		seen := map[string]bool{}
 		for _, folder := range unitFolders(m.name) {
 			entries, err := files.ReadDir(folder)

@@ -40,6 +40,7 @@ require (
 	nixos-go/tools/change_password v0.0.0
 	nixos-go/tools/gpu_vfio v0.0.0
 	nixos-go/tools/secure_boot v0.0.0
+	nixos-go/tools/snapshot v0.0.0
 	nixos-go/tools/tpm2 v0.0.0
 )
 
@@ -62,3 +63,5 @@ replace nixos-go/tools/gpu_vfio => ../gpu_vfio
 replace nixos-go/tools/secure_boot => ../secure_boot
 
 replace nixos-go/tools/tpm2 => ../tpm2
+
+replace nixos-go/tools/snapshot => ../snapshot

@@ -22,6 +22,7 @@ import (
 	gpuvfio "nixos-go/tools/gpu_vfio"
 	"nixos-go/tools/install"
 	secureboottool "nixos-go/tools/secure_boot"
+	"nixos-go/tools/snapshot"
 	"nixos-go/tools/toolkit/docs"
 	tpm2tool "nixos-go/tools/tpm2"
 	"nixos-go/tools/update"
@@ -42,6 +43,7 @@ func tools() []tool {
 		{"nixos-fix-permissions", fixpermissions.App},
 		{"nixos-install-go", install.App},
 		{"nixos-secure-boot", secureboottool.App},
+		{"nixos-snapshot", snapshot.App},
 		{"nixos-tpm2", tpm2tool.App},
 		{"nixos-update", update.App},
 	}

@@ -46,6 +46,20 @@
 // such write is lost sight of. The loop device knows no FUA: the block layer
 // turns it into a write and a flush, and the model above covers both.
 //
+// The program commits when it has to; the kernel may at any other moment. Commit
+// forces that, and package steptrace stops a program after each change that it
+// makes, so that a recording can have a commit after every one.
+//
+// # How a point is tried
+//
+// The image is made from the disk before and the log, which costs a comparison of
+// the disk's data and the writes up to the point. btrfs check looks at it, data
+// checksums included; it is mounted and the scenario's checker looks at it; it is
+// made anew, the next run works on it, then check, mount and checker again; and the
+// same for one more run. What a checker accepts after these it has learned from runs
+// that were not cut off. Images get a file system id of their own, or the kernel
+// would mix up two of one recording.
+//
 // A recording is only believed if the replay of its whole log gives, byte for
 // byte, the disk that the program left.
 package powercut

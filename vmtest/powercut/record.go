@@ -38,7 +38,7 @@ func Record(ctx context.Context, dir, base string, program func(ctx context.Cont
 		return fmt.Errorf("record: %w", err)
 	}
 	defer func() { err = errors.Join(err, d.stop()) }()
-	loop, err := attach(ctx, d.served)
+	loop, err := attach(d.served)
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
 	}

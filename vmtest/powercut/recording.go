@@ -106,6 +106,14 @@ func (r *Recording) apply(dst *os.File, e writelog.Entry, length int64, buf []by
 	})
 }
 
+// mountable makes an image that can be mounted beside others of the recording.
+func (r *Recording) mountable(image *os.File, p Point) error {
+	if err := r.Image(image, p); err != nil {
+		return err
+	}
+	return renewIdentity(image)
+}
+
 // last is the point that has the whole log on disk.
 func (r *Recording) last() Point {
 	if n := len(r.Log.Entries); n > 0 {

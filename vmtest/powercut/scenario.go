@@ -102,8 +102,8 @@ func WithMount(device string, f func(mount string) error) (err error) {
 }
 
 // withDevice makes an image a block device for the time of a function.
-func withDevice(ctx context.Context, image string, f func(device string) error) (err error) {
-	loop, err := attach(ctx, image)
+func withDevice(image string, f func(device string) error) (err error) {
+	loop, err := attach(image)
 	if err != nil {
 		return err
 	}
@@ -112,6 +112,6 @@ func withDevice(ctx context.Context, image string, f func(device string) error) 
 }
 
 // withImage mounts an image for the time of a function.
-func withImage(ctx context.Context, image string, f func(mount string) error) error {
-	return withDevice(ctx, image, func(device string) error { return WithMount(device, f) })
+func withImage(image string, f func(mount string) error) error {
+	return withDevice(image, func(device string) error { return WithMount(device, f) })
 }

@@ -256,7 +256,7 @@ func repeatFailure(t *testing.T, r *Runner, s *Scenario, failure Failure) {
 	if err != nil || again == nil || again.Error != failure.Error {
 		t.Errorf("Try(%v) = %+v, %v, want the same failure: %s", p, again, err, failure.Error)
 	}
-	err = withImage(t.Context(), failure.Image, func(mount string) error {
+	err = withImage(failure.Image, func(mount string) error {
 		return checkSwap(t.Context(), mount, Crashed)
 	})
 	if err == nil {

@@ -36,6 +36,12 @@ in
   (test "unit: cleanup, as a whole" units.immutability-cleanup (
     readFile ../golden/immutability-cleanup.service
   ))
+  (test "unit: timer of the cleanup, as a whole" units.immutability-cleanup-timer (
+    readFile ../golden/immutability-cleanup.timer
+  ))
+  (test "unit: notice, as a whole" units.immutability-notice (
+    readFile ../golden/immutability-notice.service
+  ))
   (test "unit: after device and hibernation" (all (
     u: elem u (directive "After" units.immutability)
   ) order) true)

@@ -23,6 +23,7 @@ func guests() []guest {
 	return []guest{
 		{"minimal", "a kernel and a shell, up in seconds", buildMinimal(machine.AMD64)},
 		{"minimal-arm64", "the same for aarch64, always emulated on a PC", buildMinimal(machine.ARM64)},
+		{"full", "the machine of the functional tests: LUKS, systemd in the initrd, the reset; up in a minute", buildFull},
 	}
 }
 

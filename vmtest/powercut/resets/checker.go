@@ -198,15 +198,20 @@ func (c *checker) crashed(name string, got volumeState) error {
 }
 
 // same tells how a subvolume differs from a wanted one, but for nested subvolumes
-// that move, the times of the directories that they move between, and flags that
-// are set at the end.
+// that move, the times and flags of the directories that they move between, and what
+// is set at the end.
 func (c *checker) same(volume, name string, want, got subvolume) string {
 	want = c.lenient(volume, want)
 	if c.inUse {
 		anyTime(want.tree, "")
 	}
 	for path := range c.moved[volume] {
-		anyTime(want.tree, parent(path))
+		dir := parent(path)
+		anyTime(want.tree, dir)
+		if e, ok := want.tree[dir]; ok {
+			e.Flags = got.tree[dir].Flags
+			want.tree[dir] = e
+		}
 	}
 	want.tree, got.tree = without(want.tree, c.moved[volume]), without(got.tree, c.moved[volume])
 	want.readOnly, want.ready, want.trash = got.readOnly, got.ready, got.trash
@@ -374,8 +379,8 @@ func (c *checker) movedSubvolume(volume, path string, got volumeState) error {
 		if !ok || !e.Subvolume {
 			continue
 		}
-		// One that is read-only has to be writable while it moves.
-		e.ReadOnly = want[path].ReadOnly
+		// One that is read-only or immutable has to be open to changes while it moves.
+		e.ReadOnly, e.Flags = want[path].ReadOnly, want[path].Flags
 		part[path] = e
 		if diff = model.Diff(want, part); diff == "" {
 			return nil

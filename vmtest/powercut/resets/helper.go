@@ -59,7 +59,7 @@ func help(args []string) error {
 
 func takeMissingCleans(top *os.File, p *reset.PlanFile) error {
 	for _, v := range p.Volumes {
-		err := reset.TakeClean(top, p, v.Name, reset.CleanupOptions{})
+		err := reset.TakeClean(context.Background(), top, p, v.Name, reset.CleanupOptions{})
 		if err != nil && !errors.Is(err, os.ErrExist) {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}

@@ -20,7 +20,9 @@ import (
 //	├── etc, usr, var
 //	└── var/lib/machines         kept, with nested subvolumes, which move:
 //	    ├── vm                   one that can be written to
-//	    └── base                 and one that is read-only
+//	    └── base                 one that is read-only
+//	└── var/lib/locked           immutable
+//	    └── inner                and one in a directory that forbids it
 //	@home                        two owners
 //	├── alice
 //	└── bob                      nested subvolume above a kept path: it counts
@@ -232,6 +234,11 @@ func dayOfRoot(t *tree, n int) {
 		t.subvolume("var/lib/machines/base")
 		t.file("var/lib/machines/base/image", "template ", 20_000)
 		t.readOnly("var/lib/machines/base")
+		t.dir("var/lib/locked", 0o755)
+		t.subvolume("var/lib/locked/inner")
+		t.file("var/lib/locked/inner/data", "inner ", 6000)
+		t.flags("var/lib/locked/inner", btrfs.FlagImmutable)
+		t.flags("var/lib/locked", btrfs.FlagImmutable)
 		t.file("var/lib/machines/vm/disk", "guest ", 50_000)
 	}
 	t.file("var/lib/machines/vm/log", fmt.Sprintf("boot %d\n", n), 0)

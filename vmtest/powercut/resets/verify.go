@@ -119,12 +119,12 @@ func verifyCleanup(p *reset.PlanFile) func(before, after state) error {
 
 // verifyClean holds the taking of CLEAN against what it has to be.
 func verifyClean(p *reset.PlanFile) func(before, after state) error {
-	return eachVolume(p, func(_ reset.PlanFileVolume, before, after volumeState) error {
+	return eachVolume(p, func(v reset.PlanFileVolume, before, after volumeState) error {
 		clean := after[p.Clean]
 		if !clean.readOnly {
 			return fmt.Errorf("%s: not there, or can be written to", p.Clean)
 		}
-		return errors.Join(wantSame(before, after, live), wantTree(p.Clean, asSnapshot(before[live].tree), clean.tree))
+		return errors.Join(wantSame(before, after, live), wantTree(p.Clean, model.ExpectFirstClean(before[live].tree, v.Keep, v.Exclude, nil), clean.tree))
 	})
 }
 

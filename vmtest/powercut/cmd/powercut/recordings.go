@@ -13,6 +13,7 @@ import (
 	"nixos-go/pkg/run"
 	"nixos-go/pkg/ui"
 	"nixos-go/vmtest/powercut"
+	"nixos-go/vmtest/powercut/writelog"
 )
 
 func (t *tool) replayCommand() *cli.Command {
@@ -114,7 +115,7 @@ func (t *tool) showCommand() *cli.Command {
 			}
 			return withRecording(c.Args().First(), func(r *powercut.Recording) error {
 				if c.Bool("json") {
-					return t.env.UI.JSON(map[string]any{"size": r.Size, "counts": r.Log.Count(), "entries": r.Log.Entries})
+					return t.env.UI.JSON(newListing(r))
 				}
 				table := &ui.Table{Head: []string{">entry", ">offset", ">bytes", "flags"}}
 				for i, e := range r.Log.Entries {
@@ -124,6 +125,28 @@ func (t *tool) showCommand() *cli.Command {
 			})
 		},
 	}
+}
+
+// listing is a recording as JSON.
+type listing struct {
+	Size    int64           `json:"size"` // of the disk, in bytes
+	Counts  writelog.Counts `json:"counts"`
+	Entries []listedEntry   `json:"entries"`
+}
+
+type listedEntry struct {
+	Offset int64  `json:"offset"` // in bytes
+	Length int64  `json:"length"`
+	Flags  string `json:"flags,omitempty"`
+	Note   string `json:"note,omitempty"`
+}
+
+func newListing(r *powercut.Recording) listing {
+	l := listing{Size: r.Size, Counts: r.Log.Count(), Entries: []listedEntry{}}
+	for _, e := range r.Log.Entries {
+		l.Entries = append(l.Entries, listedEntry{e.Offset, e.Length, e.Flags.String(), e.Note})
+	}
+	return l
 }
 
 func (t *tool) recordCommand() *cli.Command {

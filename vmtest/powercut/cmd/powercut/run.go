@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -46,7 +47,7 @@ func selection(c *cli.Context) powercut.Selection {
 		Flushes: true, Writes: true, Subsets: 3, Sample: 6, Firsts: 3, Dense: 24, Seed: c.Uint64("seed"),
 	}
 	if c.Bool("all") {
-		s.Subsets, s.Sample, s.Firsts, s.Dense = 8, 0, 0, 0
+		s.Subsets, s.Sample, s.Firsts, s.Dense = 4, 0, 0, 0
 	}
 	return s
 }
@@ -72,13 +73,18 @@ func (t *tool) run(c *cli.Context) error {
 		Repeat: repeatCommand(c.String("initrd-reset")),
 	}
 	results, err := t.cutAll(c, r, chosen)
-	if printErr := t.print(results, c.Bool("json")); printErr != nil {
-		return printErr
+	if len(results) > 0 {
+		if printErr := t.print(results, c.Bool("json")); printErr != nil {
+			return printErr
+		}
 	}
-	if err != nil {
+	failed := slices.ContainsFunc(results, func(r *powercut.Result) bool { return r.Failed() > 0 })
+	switch {
+	case c.Err() != nil && !failed:
+		return errors.Join(err, os.RemoveAll(dir))
+	case err != nil:
 		return fmt.Errorf("%w (what it left is in %s)", err, dir)
-	}
-	if slices.ContainsFunc(results, func(r *powercut.Result) bool { return r.Failed() > 0 }) {
+	case failed:
 		t.env.UI.Hintf("images and recordings of what failed are in %s", dir)
 		return clikit.ErrReported
 	}
@@ -119,7 +125,7 @@ func (t *tool) cutAll(c *cli.Context, r *powercut.Runner, chosen []*powercut.Sce
 	for _, s := range chosen {
 		result, err := r.Cut(c.Context, s)
 		if err != nil && c.Err() != nil {
-			return results, err
+			return results, context.Cause(c.Context)
 		}
 		if err != nil {
 			// One that cannot be tried says nothing of the others.
