@@ -51,10 +51,17 @@ func (e *RemoteError) Unwrap() error {
 	return e.Errno
 }
 
+// Conn is a connection to a guest: a [net.Conn], for example.
+type Conn interface {
+	io.ReadWriteCloser
+	SetWriteDeadline(t time.Time) error
+}
+
 // Client speaks with the agent of one guest, across its reboots.
 type Client struct {
-	conn io.ReadWriteCloser
+	conn Conn
 	send sync.Mutex // requests go out whole
+	torn bool       // the last one did not, under send
 
 	mu    sync.Mutex
 	next  uint64
@@ -73,7 +80,7 @@ type call struct {
 
 // NewClient speaks over a connection. The guest need not run yet: what is sent
 // before is read when it does.
-func NewClient(conn io.ReadWriteCloser) *Client {
+func NewClient(conn Conn) *Client {
 	c := &Client{
 		conn: conn,
 		// Where another client was cut off, replies to it may still come.
@@ -154,21 +161,39 @@ func (c *Client) Close() error {
 	return err
 }
 
-func (c *Client) write(r Request) error {
+// write sends a request. A guest that has stopped reading does not hold it up
+// beyond the context's end.
+func (c *Client) write(ctx context.Context, r Request) error {
 	line, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
 	c.send.Lock()
 	defer c.send.Unlock()
-	if _, err := c.conn.Write(append(line, '\n')); err != nil {
+	if ctx.Err() != nil {
+		return fmt.Errorf("agent: send %s: %w", r.Op, context.Cause(ctx))
+	}
+	if c.torn {
+		line = append([]byte{'\n'}, line...)
+	}
+	if err := c.conn.SetWriteDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("agent: send %s: %w", r.Op, err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetWriteDeadline(time.Unix(1, 0)) }) // fails with the connection
+	defer stop()
+	n, err := c.conn.Write(append(line, '\n'))
+	c.torn = err != nil && (n > 0 || c.torn)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("agent: send %s: %w", r.Op, err)
 	}
 	return nil
 }
 
 // begin registers a call and sends its first request.
-func (c *Client) begin(r *Request) (*call, error) {
+func (c *Client) begin(ctx context.Context, r *Request) (*call, error) {
 	called := &call{replies: make(chan Reply, 16), gone: make(chan struct{})}
 	c.mu.Lock()
 	if c.err != nil {
@@ -179,7 +204,7 @@ func (c *Client) begin(r *Request) (*call, error) {
 	r.ID = c.next
 	c.calls[r.ID] = called
 	c.mu.Unlock()
-	if err := c.write(*r); err != nil {
+	if err := c.write(ctx, *r); err != nil {
 		c.leave(r.ID, called)
 		return nil, err
 	}
@@ -225,6 +250,12 @@ func (c *Client) Hello(ctx context.Context) (Hello, error) {
 // WaitBoot waits until a guest answers that has another boot id than the given
 // one: until it has booted again.
 func (c *Client) WaitBoot(ctx context.Context, before string) (Hello, error) {
+	c.mu.Lock()
+	last := c.hello
+	c.mu.Unlock()
+	if last.Boot != "" && last.Boot != before {
+		return last, nil // it has said so already
+	}
 	return c.waitHello(ctx, func(h Hello) bool { return h.Boot != before })
 }
 
@@ -237,7 +268,7 @@ func (c *Client) waitHello(ctx context.Context, pleases func(Hello) bool) (Hello
 		if err != nil {
 			return Hello{}, err
 		}
-		if err := c.write(Request{Op: OpHello}); err != nil {
+		if err := c.write(ctx, Request{Op: OpHello}); err != nil {
 			return Hello{}, err
 		}
 		select {
@@ -259,7 +290,7 @@ func (c *Client) waitHello(ctx context.Context, pleases func(Hello) bool) (Hello
 // the guest has begun.
 func (c *Client) Power(ctx context.Context, how Power) error {
 	r := Request{Op: OpPower, How: how}
-	called, err := c.begin(&r)
+	called, err := c.begin(ctx, &r)
 	if err != nil {
 		return err
 	}
@@ -284,11 +315,11 @@ func (c *Client) Put(ctx context.Context, path string, mode fs.FileMode, content
 		}
 		r.Data, r.More = buf[:n], err == nil
 		if called == nil {
-			if called, err = c.begin(&r); err != nil {
+			if called, err = c.begin(ctx, &r); err != nil {
 				return err
 			}
 			defer c.leave(r.ID, called)
-		} else if err := c.write(r); err != nil {
+		} else if err := c.write(ctx, r); err != nil {
 			return err
 		}
 		// One chunk after the other: the guest answers each.
@@ -325,7 +356,7 @@ func (c *Client) PutBytes(ctx context.Context, path string, mode fs.FileMode, co
 // Get copies a file of the guest.
 func (c *Client) Get(ctx context.Context, path string, to io.Writer) error {
 	r := Request{Op: OpGet, Path: path}
-	called, err := c.begin(&r)
+	called, err := c.begin(ctx, &r)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,9 @@ import (
 	"nixos-go/pkg/run"
 )
 
+// killPatience bounds the sending of the order to end a program.
+const killPatience = time.Second
+
 // Command is a program to run in the guest.
 type Command struct {
 	// Argv is the program and its arguments; no shell is involved.
@@ -78,7 +81,7 @@ func tail(output []byte) string {
 // [*RemoteError]. When the context ends, the program's process group is killed.
 func (c *Client) Run(ctx context.Context, command Command) (Result, error) {
 	r := Request{Op: OpRun, Argv: command.Argv, Env: command.Env, Dir: command.Dir, Stdin: command.Stdin}
-	called, err := c.begin(&r)
+	called, err := c.begin(ctx, &r)
 	if err != nil {
 		return Result{}, err
 	}
@@ -97,7 +100,10 @@ func (c *Client) Run(ctx context.Context, command Command) (Result, error) {
 		return pass(command.Stderr, reply.Stderr)
 	})
 	if err != nil && ctx.Err() != nil {
-		_ = c.write(Request{ID: r.ID, Op: OpKill, Target: r.ID}) // best effort: the guest may be gone
+		// The guest may be gone, or hang: then it cannot be helped.
+		kill, cancel := context.WithTimeout(context.WithoutCancel(ctx), killPatience)
+		defer cancel()
+		_ = c.write(kill, Request{ID: r.ID, Op: OpKill, Target: r.ID})
 	}
 	result := Result{Stdout: stdout.Bytes(), Stderr: stderr.Bytes(), Status: exit.Status, Duration: exit.Duration}
 	if err == nil && exit.Status != 0 {

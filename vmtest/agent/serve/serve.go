@@ -47,6 +47,7 @@ func (s *Server) Serve(conn io.ReadWriter) error {
 		return err
 	}
 	s.hello()
+	defer s.dropPuts()
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(nil, maxLine)
 	for lines.Scan() {
@@ -121,6 +122,15 @@ func describe() *agent.Hello {
 func line(path string) string {
 	b, _ := os.ReadFile(path)
 	return strings.TrimSpace(string(b))
+}
+
+// dropPuts takes away the files that were never completed.
+func (s *Server) dropPuts() {
+	for id, f := range s.puts {
+		delete(s.puts, id)
+		_ = f.Close() // it goes
+		_ = os.Remove(f.Name())
+	}
 }
 
 // put takes one piece of a file. The pieces of one file come in order.
