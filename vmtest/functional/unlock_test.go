@@ -14,7 +14,8 @@ import (
 // prompt is how systemd asks for the passphrase on the console.
 const prompt = `(?i)please enter passphrase(?: or recovery key)? for disk[^\n]*`
 
-// typed makes the machine ask for the passphrase, and types it at the console.
+// bootTyping boots with nothing that unlocks the disk, and types the passphrase
+// at the prompt.
 func (b *box) bootTyping(passphrase string, words ...string) {
 	b.t.Helper()
 	b.Spec.Credentials = nil
