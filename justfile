@@ -38,6 +38,10 @@ powercut *ARGS:
 vm *ARGS:
     scripts/vm {{ARGS}}
 
+# a virtual machine by hand: up, run, ssh, snapshot, restore, stop …
+vmtest *ARGS:
+    scripts/vmtest {{ARGS}}
+
 # man pages and completions into DIR
 docs *DIR:
     scripts/docs {{DIR}}

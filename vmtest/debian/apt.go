@@ -26,9 +26,13 @@ const stampFile = "updated"
 
 // open prepares the state. It is called under the lock.
 func (c Cache) open(suite, arch string) (*aptState, error) {
-	mirror, err := systemMirror()
-	if err != nil {
-		return nil, err
+	mirror := c.mirror
+	if mirror == nil {
+		m, err := systemMirror()
+		if err != nil {
+			return nil, err
+		}
+		mirror = &m
 	}
 	a := &aptState{dir: filepath.Join(c.Dir, "apt", suite+"-"+arch), arch: arch}
 	for _, dir := range []string{"lists/partial", "cache/archives/partial", "etc"} {

@@ -47,6 +47,8 @@ type Cache struct {
 	Dir string
 	// Runner runs apt and dpkg; nil runs them here.
 	Runner run.Runner
+
+	mirror *mirror // nil: the system's
 }
 
 // Set is what to fetch.

@@ -72,6 +72,7 @@ func need(t *testing.T) *host.Host {
 	if err := full.Check(); err != nil {
 		testx.Unavailable(t, err.Error())
 	}
+	vmtest.Stages(t) // may have orders to take the cache away first
 	l, err := shared()
 	if err != nil {
 		t.Fatal(err)

@@ -14,7 +14,8 @@ import (
 // prompt is how systemd asks for the passphrase on the console.
 const prompt = `(?i)please enter passphrase(?: or recovery key)? for disk[^\n]*`
 
-// typed makes the machine ask for the passphrase, and types it at the console.
+// bootTyping boots with nothing that unlocks the disk, and types the passphrase
+// at the prompt.
 func (b *box) bootTyping(passphrase string, words ...string) {
 	b.t.Helper()
 	b.Spec.Credentials = nil
@@ -49,6 +50,9 @@ func (b *box) put(path, text string) {
 		b.t.Fatal(err)
 	}
 }
+
+// tokenOpens asks the TPM for the key of a partition, and nobody else.
+const tokenOpens = `cryptsetup open --test-passphrase --token-only "$1"`
 
 const partition = "/dev/disk/by-partlabel/disk-main-luks"
 
@@ -114,6 +118,9 @@ func TestVM_TPM2(t *testing.T) {
 	b.bootUnattended()
 	status := b.sh("nixos-tpm2 status --json")
 	t.Logf("nixos-tpm2 status: %s", status)
+	// Bound to PCR 7 alone, the key can be had again after the boot: the control of
+	// what TestVM_SecureBoot finds refused under the full policy.
+	b.sh(tokenOpens, partition)
 	b.put("/run/old", full.Passphrase)
 	b.sh("nixos-tpm2 disable --yes --current-password-file /run/old")
 	b.powerOff()

@@ -15,18 +15,18 @@ import (
 
 // The PCI devices of the machine:
 //
-//	00:02.0  VGA, the boot display
+//	00:10.0  VGA, the boot display
 //	rp1      a port of its own: 01:00.0 a display, 01:00.1 a network card, the two functions of one graphics card
 //	pb       a bridge to conventional PCI, behind which nothing is apart: a display and a network card share a group
 func graphics(_ *host.Host, s *machine.Spec) {
 	s.Type = "q35"
 	s.Devices = []string{
 		"-device", "intel-iommu",
-		"-device", "VGA,id=boot,addr=02.0",
-		"-device", "pcie-root-port,id=rp1,chassis=1,addr=05.0",
+		"-device", "VGA,id=boot,addr=10.0",
+		"-device", "pcie-root-port,id=rp1,chassis=1,addr=11.0",
 		"-device", "bochs-display,bus=rp1,addr=00.0,multifunction=on",
 		"-device", "e1000e,bus=rp1,addr=00.1,romfile=",
-		"-device", "pcie-pci-bridge,id=pb,addr=06.0",
+		"-device", "pcie-pci-bridge,id=pb,addr=12.0",
 		"-device", "secondary-vga,bus=pb,addr=01.0",
 		"-device", "e1000,bus=pb,addr=02.0,romfile=",
 	}
@@ -54,10 +54,10 @@ func TestVM_GPU(t *testing.T) {
 	b.boot("intel_iommu=on")
 	b.sh("modprobe e1000e")
 	const stdvga = "0x1111"
-	boot := b.find("0x1234", stdvga, "*/pci0000:00/0000:00:02.0")
-	card := b.find("0x1234", stdvga, "*/0000:00:05.0/*")
-	nic := b.find("0x8086", "0x10d3", "*/0000:00:05.0/*")
-	shared := b.find("0x1234", stdvga, "*/0000:00:06.0/*")
+	boot := b.find("0x1234", stdvga, "*/pci0000:00/0000:00:10.0")
+	card := b.find("0x1234", stdvga, "*/0000:00:11.0/*")
+	nic := b.find("0x8086", "0x10d3", "*/0000:00:11.0/*")
+	shared := b.find("0x1234", stdvga, "*/0000:00:12.0/*")
 	if boot == "" || card == "" || nic == "" || shared == "" {
 		t.Fatalf("boot display %q, card %q with %q, shared card %q; want all four:\n%s", boot, card, nic, shared, b.sh("lspci -nn -t -v"))
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -181,12 +182,13 @@ func freePort() (int, error) {
 }
 
 func (m *Machine) startPrograms(ctx context.Context, o startOptions) error {
-	argv := append(append([]string(nil), m.Spec.qemu()...), m.Spec.arguments(m.ports, o.paused || m.load != "")...)
+	argv := append(slices.Clone(m.Spec.qemu()), m.Spec.arguments(m.ports, o.paused || m.load != "")...)
 	script := "#!/bin/sh\n# What this machine was started with.\ncd " + run.Quote(m.Dir) + " || exit\n"
 	if m.Spec.TPM {
 		script += commandLine(m.tpmCommand()) + " &\nsleep 1\n"
 	}
-	script += "exec " + commandLine(argv) + "\n"
+	// Not paused: the script boots, whatever memory this start goes on from.
+	script += "exec " + commandLine(append(slices.Clone(m.Spec.qemu()), m.Spec.arguments(m.ports, false)...)) + "\n"
 	if err := os.WriteFile(m.path(commandFile), []byte(script), 0o700); err != nil {
 		return err
 	}

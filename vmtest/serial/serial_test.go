@@ -72,12 +72,12 @@ func TestExpect(t *testing.T) {
 
 func TestFailures(t *testing.T) {
 	for line, want := range map[string]string{
-		"[    1.2] Kernel panic - not syncing: VFS: Unable to mount root fs":                "Kernel panic - not syncing: VFS: Unable to mount root fs",
-		"You are in emergency mode. After logging in, type":                                "You are in emergency mode. After logging in, type",
+		"[    1.2] Kernel panic - not syncing: VFS: Unable to mount root fs":                  "Kernel panic - not syncing: VFS: Unable to mount root fs",
+		"You are in emergency mode. After logging in, type":                                   "You are in emergency mode. After logging in, type",
 		"\x1b[0;32m  OK  \x1b[0m] Reached target \x1b[0;1;39memergency.target\x1b[0m - Emerg": "Reached target emergency.target - Emerg",
-		"watchdog: BUG: soft lockup - CPU#0 stuck for 26s!":                                "watchdog: BUG: soft lockup - CPU#0 stuck for 26s!",
-		"Started emergency-cooling.service":                                                "",
-		"audit: emergency":                                                                 "",
+		"watchdog: BUG: soft lockup - CPU#0 stuck for 26s!":                                   "watchdog: BUG: soft lockup - CPU#0 stuck for 26s!",
+		"Started emergency-cooling.service":                                                   "",
+		"audit: emergency":                                                                    "",
 	} {
 		c := newConsole(t)
 		c.writes("before\r\n" + line + "\r\nafter\r\n")

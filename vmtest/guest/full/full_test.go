@@ -205,7 +205,7 @@ func TestRenameStub(t *testing.T) {
 func TestPicker(t *testing.T) {
 	const libc = "usr/lib/x86_64-linux-gnu/libc.so.6"
 	if _, err := os.Stat("/" + libc); err != nil {
-		testx.Unavailable(t, "no Debian on amd64 to take a program from: "+err.Error())
+		t.Skip("no Debian on amd64 to take a program from: " + err.Error())
 	}
 	var b bytes.Buffer
 	w := cpio.NewWriter(&b)
