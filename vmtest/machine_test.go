@@ -193,6 +193,32 @@ func TestVM_FirmwareVariables(t *testing.T) {
 	}
 }
 
+// TestVM_OtherQEMU refuses memory that another version has saved, and says so.
+func TestVM_OtherQEMU(t *testing.T) {
+	m := ready(t, nil)
+	dir := filepath.Join(Dir(t), "checkpoint")
+	if err := m.Checkpoint(Context(t), dir); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "checkpoint.json")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := strings.Replace(string(b), m.QMP().Version.String(), "2.11.0 (old)", 1)
+	if err := os.WriteFile(path, []byte(old), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, err := machine.FromCheckpoint(Context(t), dir, filepath.Join(Dir(t), "machine"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	Watch(t, again)
+	if err := again.Start(Context(t)); err == nil || !strings.Contains(err.Error(), "the memory is of QEMU 2.11.0 (old)") {
+		t.Errorf("Start = %v, want both versions", err)
+	}
+}
+
 // TestVM_KilledQEMU ends waits at once, and leaves nothing running.
 func TestVM_KilledQEMU(t *testing.T) {
 	m := ready(t, nil)
@@ -334,6 +360,29 @@ func TestVM_Console(t *testing.T) {
 	}
 	if !regexp.MustCompile(`got some text`).MatchString(m.Console().Text()) {
 		t.Error("Text has not what Expect has found")
+	}
+}
+
+// TestVM_Shell works on the shell that the command's guests have on the console.
+func TestVM_Shell(t *testing.T) {
+	spec := withDisk(t, "shell")
+	spec.Cmdline = append(spec.Cmdline, minimal.ConsoleShell)
+	m := Start(t, spec)
+	for _, step := range []struct{ wait, line string }{
+		{`/root # `, "tty; echo \"$((6 * 7)) is it\"\n"},
+		{`\n42 is it\n/root # `, "exit 3\n"},
+		{`BusyBox[^#]*/root # `, "echo \"$((7 * 7)) is it\"\n"}, // another shell
+		{`\n49 is it\n`, ""},
+	} {
+		if _, err := m.Expect(Context(t), step.wait); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Type(step.line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !strings.Contains(m.Console().Text(), "/dev/ttyS0") {
+		t.Errorf("the shell has no terminal:\n%s", m.Console().Text())
 	}
 }
 
