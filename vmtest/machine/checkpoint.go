@@ -145,7 +145,8 @@ func ReadManifest(dir string) (Manifest, error) {
 // FromCheckpoint makes a machine in a folder out of a checkpoint, which stays
 // as it is. change may alter what is not in the checkpoint's files (the kernel,
 // devices, further disks); nil alters nothing. With memory in the checkpoint
-// only Name may change, and [Machine.Start] goes on from there.
+// nothing may change that the guest could see, and [Machine.Start] goes on from
+// there.
 func FromCheckpoint(ctx context.Context, checkpoint, dir string, change func(*Spec)) (*Machine, error) {
 	manifest, err := ReadManifest(checkpoint)
 	if err != nil {
@@ -177,7 +178,7 @@ func FromCheckpoint(ctx context.Context, checkpoint, dir string, change func(*Sp
 		}
 	}
 	if manifest.Memory {
-		m.load = memoryTag
+		m.load, m.loadFrom = memoryTag, manifest.QEMU
 	}
 	return m, nil
 }

@@ -47,6 +47,7 @@ type Machine struct {
 	boot      *boot
 	ports     map[int]int
 	load      string // the snapshot that the next start begins from
+	loadFrom  string // the version of QEMU that made it
 }
 
 // boot is what belongs to one run of QEMU.

@@ -81,10 +81,13 @@ func (m *Machine) DeleteSnapshot(ctx context.Context, name string) error {
 // loadMemory lets a machine that was started paused go on from the snapshot in
 // its images.
 func (m *Machine) loadMemory(ctx context.Context, paused bool) error {
-	name := m.load
-	m.load = ""
+	name, version := m.load, m.loadFrom
+	m.load, m.loadFrom = "", ""
+	if have := m.QMP().Version.String(); have != version {
+		return fmt.Errorf("the memory is of QEMU %s, this is %s: make the checkpoint anew", version, have)
+	}
 	if err := m.snapshotJob(ctx, "snapshot-load", name); err != nil {
-		return fmt.Errorf("going on from memory (is it another QEMU, or other arguments?): %w", err)
+		return fmt.Errorf("going on from memory (is it another machine than then?): %w", err)
 	}
 	// Its name is free again: for the next checkpoint.
 	if err := m.snapshotJob(ctx, "snapshot-delete", name); err != nil {
