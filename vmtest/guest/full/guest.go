@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -42,6 +43,9 @@ func Check() error {
 		if _, err := exec.LookPath(program); err != nil {
 			return err
 		}
+	}
+	if runtime.GOARCH != arch {
+		return fmt.Errorf("the full guest is a PC (%s) and is made by running its programs; this is %s", arch, runtime.GOARCH)
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("the full guest is made as root: owners of files, loop devices")
@@ -181,7 +185,7 @@ func (g Guest) Spec(name, initrd string, tools Toolbox) machine.Spec {
 	return machine.Spec{
 		Name: name, Arch: machine.AMD64, MemoryMiB: 1024,
 		// Emulated processors of one machine have now and then lost each other's
-		// interrupts on a busy host; one alone never did.
+		// interrupts on a busy host; one alone has not so far.
 		CPUs:   1,
 		Kernel: g.Kernel, Initrd: initrd, Cmdline: Cmdline(),
 		Disks: []machine.Disk{

@@ -22,7 +22,7 @@ import (
 //	257 MiB      main partition, disk-main-luks: LUKS2, in it BTRFS with
 //	             @root @home @nix @snapshots, and a CLEAN of the first two
 //	2561 MiB     swap, disk-main-swap
-//	2817 MiB     the second table
+//	3073 MiB     the second table
 const (
 	mib       = 1 << 20
 	espStart  = 1 * mib

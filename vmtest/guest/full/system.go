@@ -5,7 +5,7 @@ package full
 // Account is the owner of the machine, in the group of admins.
 const Account = "admin"
 
-// AgentService is the agent's unit. It waits for the disk of tools, and for
+// agentService is the agent's unit. It waits for the disk of tools, and for
 // nothing that a broken boot may lack.
 const agentService = `[Unit]
 Description=Agent of the virtual machine
