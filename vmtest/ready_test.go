@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"nixos-go/vmtest/accel"
@@ -16,42 +17,25 @@ import (
 	"nixos-go/vmtest/stage"
 )
 
+// readyStage is where machines go on from; made, or found, by the first test of
+// this process that needs one.
+var readyStage struct { //nolint:gochecknoglobals // once for the process
+	sync.Once
+
+	dir string
+}
+
 // ready is a machine with the minimal guest, a small disk, a TPM and a network, up
 // and running: it goes on from a checkpoint that the first test has made, which
 // takes a second where a boot takes five. change may alter what the guest does not
 // see.
 func ready(t *testing.T, change func(*machine.Spec)) *machine.Machine {
 	t.Helper()
-	Need(t, "swtpm", "qemu-system-x86_64", "qemu-img")
-	cache := Cache(t)
-	kernel, err := cache.Kernel(Context(t), "bookworm", "amd64", "linux-image-cloud-amd64")
-	if err != nil {
-		t.Fatal(err)
+	readyStage.Do(func() { readyStage.dir = makeReady(t) })
+	if readyStage.dir == "" {
+		t.Fatal("the stage that this test begins from could not be made: an earlier test says why")
 	}
-	dir, err := Stages(t).Ensure(Context(t), stage.Stage{
-		Name:   "minimal",
-		Inputs: []string{kernel, qemuVersion(t), agentDigest(t), string(bestAccel(t))},
-		Make: func(ctx context.Context, dir, _ string) error {
-			guest, err := minimal.Build(ctx, cache, dir, minimal.Options{Arch: machine.AMD64})
-			if err != nil {
-				return err
-			}
-			spec := guest.Spec("minimal")
-			spec.Accel = bestAccel(t) //nolint:contextcheck // the test's own, as all helpers
-			spec.Disks = []machine.Disk{{ID: "data", Size: 16 << 20}}
-			spec.TPM = true
-			spec.Network = &machine.Network{Forward: []int{7}, Isolated: true}
-			m := Start(t, spec) //nolint:contextcheck // as above
-			if err := m.Checkpoint(ctx, filepath.Join(dir, "checkpoint")); err != nil {
-				return err
-			}
-			return m.Stop() //nolint:contextcheck // the end comes whatever the context says
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := machine.FromCheckpoint(Context(t), filepath.Join(dir, "checkpoint"), filepath.Join(Dir(t), "machine"), change)
+	m, err := machine.FromCheckpoint(Context(t), filepath.Join(readyStage.dir, "checkpoint"), filepath.Join(Dir(t), "machine"), change)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,6 +47,42 @@ func ready(t *testing.T, change func(*machine.Spec)) *machine.Machine {
 		t.Fatal(err)
 	}
 	return m
+}
+
+// makeReady is the folder of the stage.
+func makeReady(t *testing.T) string {
+	t.Helper()
+	Need(t, "swtpm", "qemu-system-x86_64", "qemu-img")
+	cache := Cache(t)
+	kernel, err := cache.Kernel(Context(t), "bookworm", "amd64", "linux-image-cloud-amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	choice := bestAccel(t)
+	dir, err := Stages(t).Ensure(Context(t), stage.Stage{
+		Name:   "minimal",
+		Inputs: []string{kernel, qemuVersion(t), agentDigest(t), string(choice)},
+		Make: func(ctx context.Context, dir, _ string) error {
+			guest, err := minimal.Build(ctx, cache, dir, minimal.Options{Arch: machine.AMD64})
+			if err != nil {
+				return err
+			}
+			spec := guest.Spec("minimal")
+			spec.Accel = choice
+			spec.Disks = []machine.Disk{{ID: "data", Size: 16 << 20}}
+			spec.TPM = true
+			spec.Network = &machine.Network{Forward: []int{7}, Isolated: true}
+			m := Start(t, spec) //nolint:contextcheck // the test's own, as all helpers
+			if err := m.Checkpoint(ctx, filepath.Join(dir, "checkpoint")); err != nil {
+				return err
+			}
+			return m.Stop() //nolint:contextcheck // the end comes whatever the context says
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // agentDigest is the agent's program, which is in the guest's memory.

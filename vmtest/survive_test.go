@@ -37,7 +37,8 @@ func startRole(t *testing.T, role string) (child *exec.Cmd, out io.Reader) {
 	t.Helper()
 	ready(t, nil) // the stage is made here, where errors show
 	child = exec.Command(os.Args[0], "-test.run=^TestRole$", "-test.v")
-	child.Env = append(os.Environ(), roleVariable+"="+role)
+	// What it leaves goes with this test.
+	child.Env = append(os.Environ(), roleVariable+"="+role, "TMPDIR="+Dir(t))
 	reader, err := child.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -61,8 +62,8 @@ func TestVM_Kept(t *testing.T) {
 	if err := child.Wait(); err == nil {
 		t.Fatal("the test that was to fail has passed")
 	}
-	for _, folder := range regexp.MustCompile(`kept: (\S+)`).FindAllStringSubmatch(string(text), -1) {
-		t.Cleanup(func() { _ = os.RemoveAll(folder[1]) })
+	if !strings.Contains(string(text), "kept: ") {
+		t.Errorf("it does not say what it keeps:\n%s", text)
 	}
 	script := regexp.MustCompile(`\n\s+sh (\S+/qemu\.sh)\n`).FindStringSubmatch(string(text))
 	if script == nil {
@@ -120,7 +121,6 @@ func TestVM_TestKilled(t *testing.T) {
 		line = append(line, b[0])
 	}
 	dir := strings.TrimSpace(string(line[strings.Index(string(line), "runs in ")+len("runs in "):]))
-	t.Cleanup(func() { _ = os.RemoveAll(filepath.Dir(dir)) })
 	if n := len(processesIn(t, dir)); n != 2 {
 		t.Errorf("%d processes work in %s, want QEMU and the TPM", n, dir)
 	}

@@ -89,13 +89,19 @@ func (a *aptState) update(ctx context.Context, runner run.Runner) error {
 	return os.WriteFile(a.stamp(), nil, 0o600)
 }
 
-// remembered is an earlier answer that is no older than the lists.
-func (a *aptState) remembered(path string) []archive {
+// isFresh tells whether a file is no older than the lists.
+func (a *aptState) isFresh(path string) bool {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil
+		return false
 	}
-	if lists, err := os.Stat(a.stamp()); err != nil || info.ModTime().Before(lists.ModTime()) {
+	lists, err := os.Stat(a.stamp())
+	return err == nil && !info.ModTime().Before(lists.ModTime())
+}
+
+// remembered is an earlier answer that is no older than the lists.
+func (a *aptState) remembered(path string) []archive {
+	if !a.isFresh(path) {
 		return nil
 	}
 	var archives []archive

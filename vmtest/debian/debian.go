@@ -28,6 +28,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nixos-go/pkg/atomicfile"
 	"nixos-go/pkg/run"
 )
 
@@ -191,7 +192,7 @@ func (c Cache) resolve(ctx context.Context, apt *aptState, set Set) ([]archive, 
 	if err != nil {
 		return nil, err
 	}
-	return archives, os.WriteFile(memory, b, 0o600)
+	return archives, atomicfile.Write(memory, b, 0o600)
 }
 
 // unpack downloads archives and unpacks them into a folder that appears when
@@ -233,7 +234,8 @@ func (c Cache) unpack(ctx context.Context, apt *aptState, archives []archive, ro
 	return os.Rename(tree, root)
 }
 
-// Show is a field of a package's entry in the lists, such as "Depends".
+// Show is a field of a package's entry in the lists, such as "Depends". It too is
+// remembered as long as the lists are the same: apt takes a second to read them.
 func (c Cache) Show(ctx context.Context, suite, arch, name, field string) (string, error) {
 	unlock, err := c.lock(ctx)
 	if err != nil {
@@ -247,13 +249,18 @@ func (c Cache) Show(ctx context.Context, suite, arch, name, field string) (strin
 	if err := apt.update(ctx, c.runner()); err != nil && !apt.hasLists() {
 		return "", err
 	}
+	memory := filepath.Join(apt.dir, "show-"+name+"-"+field)
+	if apt.isFresh(memory) {
+		value, err := os.ReadFile(memory)
+		return string(value), err
+	}
 	result, err := c.runner().Run(ctx, apt.command("apt-cache", "show", "--no-all-versions", name))
 	if err != nil {
 		return "", err
 	}
 	for line := range strings.SplitSeq(string(result.Stdout), "\n") {
 		if value, ok := strings.CutPrefix(line, field+": "); ok {
-			return value, nil
+			return value, atomicfile.Write(memory, []byte(value), 0o600)
 		}
 	}
 	return "", fmt.Errorf("package %s of %s has no field %s", name, suite, field)

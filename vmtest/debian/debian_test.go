@@ -142,6 +142,25 @@ func newOffline(updates bool) *offline {
 	return o
 }
 
+// A field is looked up once for each state of the lists.
+func TestKernel(t *testing.T) {
+	world := newOffline(true)
+	world.On("apt-cache").Reply("Package: linux-image-x\nDepends: base, linux-image-6.1.0-50-x (= 6.1.1)\n").Times(1)
+	c := Cache{Dir: t.TempDir(), Runner: world, mirror: &mirror{uri: "http://mirror.example/debian", signedBy: defaultKeyring}}
+	for range 2 {
+		if got, err := c.Kernel(t.Context(), "trixie", "amd64", "linux-image-x"); err != nil || got != "linux-image-6.1.0-50-x" {
+			t.Errorf("Kernel = %q, %v", got, err)
+		}
+	}
+	world.On("apt-cache").Reply("Package: meta\nDepends: base\n")
+	if _, err := c.Kernel(t.Context(), "trixie", "amd64", "meta"); err == nil {
+		t.Error("Kernel of what depends on none = nil")
+	}
+	if _, err := c.Show(t.Context(), "trixie", "amd64", "meta", "Section"); err == nil {
+		t.Error("Show of a field that is not there = nil")
+	}
+}
+
 // What was fetched once is there without a network, as long as it is asked for
 // in the same way.
 func TestFetch(t *testing.T) {

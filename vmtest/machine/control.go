@@ -203,7 +203,8 @@ func (m *Machine) Reset(ctx context.Context) error {
 // the same: this is no model of a power cut.
 func (m *Machine) Stop() error {
 	if m.boot != nil && m.qemu == nil && m.Running() { // started by another process
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(m.boot.ctx), endPatience) // which ends with the machine
+		// The boot's own context ends with the machine, which is not a failure here.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(m.boot.ctx), endPatience)
 		defer cancel()
 		if err := m.QMP().Do(ctx, "quit", nil, nil); err != nil && !errors.Is(err, qmp.ErrClosed) {
 			return err
