@@ -128,15 +128,19 @@
             pkgs.attr
             pkgs.btrfs-progs
             pkgs.cryptsetup
+            pkgs.e2fsprogs
             pkgs.fish
             pkgs.fuse3
             pkgs.gcc
             pkgs.git
+            pkgs.gnutar
             pkgs.go
             pkgs.golangci-lint
             pkgs.groff
             pkgs.jq
             pkgs.just
+            pkgs.kmod
+            pkgs.mtools
             pkgs.perl
             pkgs.qemu
             pkgs.sbsigntool
@@ -145,10 +149,14 @@
             pkgs.swtpm
             pkgs.systemd
             pkgs.util-linux
+            pkgs.xz
             pkgs.zbar
+            pkgs.zstd
             pkgs.zsh
             self.formatter.${pkgs.stdenv.hostPlatform.system}
-          ];
+          ]
+          # Not in every nixpkgs; scripts/vm alone asks for it.
+          ++ nixpkgs.lib.optional (pkgs ? mmdebstrap) pkgs.mmdebstrap;
         };
       });
 

@@ -13,7 +13,12 @@ import (
 var attributes = map[string]string{
 	"cryptsetup-bin":     "cryptsetup",
 	"groff-base":         "groff",
+	"qemu-system-arm":    "qemu",
 	"qemu-system-common": "qemu",
+	"qemu-system-x86":    "qemu",
+	"qemu-utils":         "qemu",
+	"tar":                "gnutar",
+	"xz-utils":           "xz",
 	"zbar-tools":         "zbar",
 }
 

@@ -354,7 +354,7 @@ func BenchmarkScale(b *testing.B) {
 		for _, s := range series {
 			var first float64
 			for i, l := range s.loads {
-				r := newDesk(b, l).rounds(7, false)
+				r := newDesk(b, l).rounds(15, false)
 				above := ms(r.reset) - ms(r.floor)
 				if i == 0 {
 					first = above

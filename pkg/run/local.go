@@ -86,11 +86,14 @@ func (p *process) sinks() (stdout, stderr io.Writer) {
 	if live == nil {
 		live = io.Discard
 	}
+	// The tail gets whole lines, too: of mixed pieces no secret would be found. It
+	// comes first, since the screen may be gone.
 	var mu sync.Mutex
-	out := &liner{mu: &mu, to: live, redact: p.local.Redact}
-	err := &liner{mu: &mu, to: live, redact: p.local.Redact}
+	lines := io.MultiWriter(&p.tail, live)
+	out := &liner{mu: &mu, to: lines, redact: p.local.Redact}
+	err := &liner{mu: &mu, to: lines, redact: p.local.Redact}
 	p.liners = []*liner{out, err}
-	return io.MultiWriter(&p.stdout, &p.tail, out), io.MultiWriter(&p.tail, err)
+	return io.MultiWriter(&p.stdout, out), err
 }
 
 // close ends what is left of a cancelled command's group, and passes on

@@ -122,6 +122,19 @@ func TestStreamShowsRedactedLines(t *testing.T) {
 	}
 }
 
+// Two streams at once: a secret that one of them writes in two pieces is found in the
+// tail whatever the other one writes in between.
+func TestTailOfTwoStreams(t *testing.T) {
+	local := Local{Redact: &Redactor{}}
+	local.Redact.Add([]byte("hunter2hunter2"))
+	command := sh(`for i in 1 2 3 4 5 6 7 8; do printf 'pass hunter2'; printf 'between ' >&2; printf 'hunter2\n'; done; exit 3`)
+	command.Stream = true
+	result, err := local.Run(t.Context(), command)
+	if err == nil || strings.Contains(result.Tail, "hunter2") || !strings.Contains(result.Tail, "between between") {
+		t.Errorf("Run() = %v with the tail %q, want both streams and no piece of the secret", err, result.Tail)
+	}
+}
+
 func TestTailIsTheEnd(t *testing.T) {
 	var local Local
 	result, err := local.Run(t.Context(), sh("seq 100000 >&2"))
