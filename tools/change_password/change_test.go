@@ -17,6 +17,7 @@ import (
 	"nixos-go/pkg/prompt"
 	"nixos-go/pkg/run"
 	"nixos-go/pkg/testx/kill"
+	"nixos-go/pkg/testx/leak"
 	"nixos-go/pkg/testx/luksfile"
 	"nixos-go/pkg/testx/swtpm"
 	changepassword "nixos-go/tools/change_password"
@@ -339,13 +340,13 @@ func TestUpdateTPM2(t *testing.T) {
 // holds are zeros afterwards.
 func TestWiped(t *testing.T) {
 	m := newMachine(t, oldPassword)
-	ask := &keeper{answers: map[string]string{"Present": oldPassword, "New": newPassword}}
+	ask := &leak.Keeper{Answers: map[string]string{"Present": oldPassword, "New": newPassword}}
 	status := m.runWith(t.Context(), local(), ask, changepassword.Hooks{})
 	m.expect("change", status, 0, after)
-	if len(ask.given) != 3 {
-		t.Fatalf("the tool asked %d times for a password, want 3", len(ask.given))
+	if len(ask.Given) != 3 {
+		t.Fatalf("the tool asked %d times for a password, want 3", len(ask.Given))
 	}
-	for i, buffer := range ask.given {
+	for i, buffer := range ask.Given {
 		if strings.Trim(string(buffer[:cap(buffer)]), "\x00") != "" {
 			t.Errorf("password %d is still in memory: %q", i, buffer[:cap(buffer)])
 		}

@@ -127,25 +127,9 @@ func inMemory(dir, socket string) int {
 		"enable", "--insecure", "--yes", "--current-password-file", filepath.Join(dir, "passphrase"),
 		"--pin-file", filepath.Join(dir, "pin"),
 	}, env.UI)
-	// The control: a secret that is held is found.
-	held, err := os.ReadFile(filepath.Join(dir, "held"))
-	if err != nil {
+	if err := leak.ReportMemory(dir, "passphrase", "pin"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
-	}
-	defer run.Wipe(held)
-	for _, name := range []string{"passphrase", "pin", "held"} {
-		inverted, err := os.ReadFile(filepath.Join(dir, name+".inverted"))
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		n, err := leak.InMemory(inverted)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		fmt.Printf("%s: %d times in memory\n", name, n)
 	}
 	return status
 }

@@ -2,17 +2,14 @@ package tpm2tool_test
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"nixos-go/pkg/clikit"
-	"nixos-go/pkg/prompt"
 	"nixos-go/pkg/run"
 	"nixos-go/pkg/testx/fakeesp"
 	"nixos-go/pkg/testx/kill"
@@ -115,23 +112,4 @@ func newMachineTPM(t *testing.T) *swtpm.TPM {
 
 func firmwareWithoutSecureBoot() fakeesp.Firmware {
 	return fakeesp.Firmware{Loader: "systemd-boot 258.2"}
-}
-
-// keeper is a person whose typed secrets the test keeps an eye on.
-type keeper struct {
-	prompt.Prompter
-
-	answers map[string]string
-	given   [][]byte
-}
-
-func (k *keeper) Password(_ context.Context, q prompt.Question) ([]byte, error) {
-	for begin, answer := range k.answers {
-		if strings.HasPrefix(q.Text, begin) {
-			secret := []byte(answer)
-			k.given = append(k.given, secret)
-			return secret, nil
-		}
-	}
-	return nil, fmt.Errorf("unexpected question %q", q.Text)
 }

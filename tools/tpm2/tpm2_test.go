@@ -17,6 +17,7 @@ import (
 	"nixos-go/pkg/prompt"
 	"nixos-go/pkg/run"
 	"nixos-go/pkg/testx/kill"
+	"nixos-go/pkg/testx/leak"
 	"nixos-go/pkg/testx/luksfile"
 	"nixos-go/pkg/tpm2"
 	tpm2tool "nixos-go/tools/tpm2"
@@ -361,13 +362,13 @@ func TestKilled(t *testing.T) {
 
 func TestWiped(t *testing.T) {
 	m := newMachine(t)
-	keeper := &keeper{answers: map[string]string{"Passphrase": passphrase, "New PIN": pin}}
+	keeper := &leak.Keeper{Answers: map[string]string{"Passphrase": passphrase, "New PIN": pin}}
 	m.ask = keeper
 	m.expect("enable --pin", m.run("enable", "--pin"), 0)
-	if len(keeper.given) != 3 {
-		t.Fatalf("the tool asked %d times, want 3", len(keeper.given))
+	if len(keeper.Given) != 3 {
+		t.Fatalf("the tool asked %d times, want 3", len(keeper.Given))
 	}
-	for i, buffer := range keeper.given {
+	for i, buffer := range keeper.Given {
 		if strings.Trim(string(buffer[:cap(buffer)]), "\x00") != "" {
 			t.Errorf("secret %d is still in memory: %q", i, buffer)
 		}

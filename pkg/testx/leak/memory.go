@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strings"
+
+	"nixos-go/pkg/run"
 )
 
 // Invert turns a secret into a form that is not the secret, in place, and back.
@@ -16,6 +19,29 @@ func Invert(b []byte) {
 	for i := range b {
 		b[i] ^= 0xff
 	}
+}
+
+// ReportMemory prints how often each secret stands in the memory of this process, and
+// first reads one, the control: what is held has to be found. The secrets are in the
+// files NAME.inverted of a folder; the control is in the file held, as it is.
+func ReportMemory(dir string, names ...string) error {
+	held, err := os.ReadFile(filepath.Join(dir, "held"))
+	if err != nil {
+		return err
+	}
+	defer run.Wipe(held)
+	for _, name := range append(names, "held") {
+		inverted, err := os.ReadFile(filepath.Join(dir, name+".inverted"))
+		if err != nil {
+			return err
+		}
+		n, err := InMemory(inverted)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%s: %d times in memory\n", name, n)
+	}
+	return nil
 }
 
 // InMemory counts how often a secret, given inverted, stands in the writable
