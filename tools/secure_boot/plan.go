@@ -135,12 +135,29 @@ func PlanDisable(f *Facts) (Plan, error) {
 	case slices.Contains(f.NotKept, Folder):
 		return plan, refuseNotKept(f)
 	}
-	plan.Notes = append(plan.Notes, "the keys stay in "+plan.Keys+" and in the firmware: sudo nixos-secure-boot enable needs no setup mode later")
+	if note := keysStay(f, plan.Keys); note != "" {
+		plan.Notes = append(plan.Notes, note)
+	}
 	if f.Settings.TPM.Enable {
 		plan.Notes = append(plan.Notes, "a TPM that was enrolled under Secure Boot no longer unlocks the disk: have the passphrase at hand, "+
 			"and run sudo nixos-tpm2 disable")
 	}
 	return plan, nil
+}
+
+// keysStay tells where the owner's keys stay after a disable, and what the next
+// enable takes; "" where there are none.
+func keysStay(f *Facts, folder string) string {
+	switch {
+	case f.Keys == nil:
+		return ""
+	case f.Enrolled():
+		return "the keys stay in " + folder + " and in the firmware: sudo nixos-secure-boot enable needs no setup mode later"
+	case f.Firmware != nil && f.Firmware.SetupMode:
+		return "the keys stay in " + folder + "; the firmware does not have them: it is in setup mode, and sudo nixos-secure-boot enable gives them to it again"
+	default:
+		return "the keys stay in " + folder + "; the firmware does not have them: sudo nixos-secure-boot enable needs setup mode later"
+	}
 }
 
 // Lines are the steps for a person.

@@ -94,6 +94,39 @@ func TestDisable(t *testing.T) {
 	m.expect(t, "enable again", m.run(t.Context(), "enable"), 0, "the firmware has your keys already", "set \"Secure Boot\" to Enabled")
 }
 
+// Where the keys stay is said of the firmware that there is.
+func TestDisableSaysWhereTheKeysStay(t *testing.T) {
+	const folder = "the keys stay in /var/lib/sbctl"
+	m := newMachine(t)
+	m.answer(yes())
+	m.expect(t, "enable", m.run(t.Context(), "enable"), 0)
+	remove := func(name string) func() {
+		return func() {
+			if err := os.RemoveAll(filepath.Join(m.dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, test := range []struct {
+		name   string
+		change func()
+		want   string // "": nothing of keys
+	}{
+		{"enrolled", func() { m.booted(false) }, folder + " and in the firmware: sudo nixos-secure-boot enable needs no setup mode later\n"},
+		{"cleared", func() { m.firmware(fakeesp.Firmware{SetupMode: true, Loader: "systemd-boot 258.2"}) },
+			folder + "; the firmware does not have them: it is in setup mode, and sudo nixos-secure-boot enable gives them to it again\n"},
+		{"factory keys", m.factory, folder + "; the firmware does not have them: sudo nixos-secure-boot enable needs setup mode later\n"},
+		{"no UEFI", remove("sys/firmware/efi"), folder + "; the firmware does not have them: sudo nixos-secure-boot enable needs setup mode later\n"},
+		{"no keys", remove("var/lib/sbctl"), ""},
+	} {
+		test.change()
+		m.expect(t, test.name, m.run(t.Context(), "disable", "--dry-run"), 0, test.want)
+		if got := m.err.String(); strings.Contains(got, "the keys stay") != (test.want != "") {
+			t.Errorf("%s: disable says\n%s", test.name, got)
+		}
+	}
+}
+
 // unchanged compares the machine with what it was.
 func (m *machine) unchanged(t *testing.T, before map[string]string) {
 	t.Helper()
