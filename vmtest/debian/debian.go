@@ -8,7 +8,8 @@
 //
 // What was fetched once is found again without a network, by the versions of
 // the packages; lists are renewed when they are a day old and the mirror can be
-// reached.
+// reached. Of earlier versions those go that no run has used for long
+// (package versions).
 package debian
 
 import (
@@ -110,10 +111,12 @@ func (c Cache) Fetch(ctx context.Context, set Set) (Tree, error) {
 	for _, a := range archives {
 		tree.Versions[a.Name] = a.Version
 	}
-	if _, err := os.Stat(tree.Root); err == nil {
-		return tree, nil
+	if _, err := os.Stat(tree.Root); err != nil {
+		if err := c.unpack(ctx, apt, archives, tree.Root); err != nil {
+			return tree, err
+		}
 	}
-	return tree, c.unpack(ctx, apt, archives, tree.Root)
+	return tree, forgetOlder(tree.Root)
 }
 
 // lock keeps the other processes of a test run out: packages are tested side by

@@ -121,10 +121,14 @@ func (s Spec) bootArguments() []string {
 
 func (d Disk) arguments() []string {
 	// A flush to the host's disk means nothing to a test.
-	block := node(diskNode(d.ID), "driver=qcow2,discard=unmap,cache.no-flush=on,file.driver=file,file.filename="+diskFile(d.ID))
+	format, options, file := "qcow2", "discard=unmap,cache.no-flush=on", diskFile(d.ID)
 	if d.ReadOnly {
-		block += ",read-only=on"
+		options = "read-only=on"
 	}
+	if d.shown() {
+		format, file = d.baseFormat(), escape(d.Base)
+	}
+	block := node(diskNode(d.ID), "driver="+format+","+options+",file.driver=file,file.filename="+file)
 	device := "virtio-blk-pci"
 	if d.Bus == NVMe {
 		device = "nvme"

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"nixos-go/pkg/atomicfile"
 )
@@ -17,6 +18,10 @@ const checkpointVersion = 1
 
 // memoryTag names the snapshot in the images of a checkpoint with memory.
 const memoryTag = "checkpoint"
+
+// ErrBase says that a checkpoint cannot be used any more: what it was made on is
+// not there as it was.
+var ErrBase = errors.New("the checkpoint has to be made anew")
 
 // Manifest is what a checkpoint says of itself.
 type Manifest struct {
@@ -28,6 +33,31 @@ type Manifest struct {
 	Memory bool `json:"memory"`
 	// QEMU is the version that saved the memory.
 	QEMU string `json:"qemu,omitempty"`
+	// Bases tell the images below the disks, by the disks' ids: an overlay is of
+	// use over the very image that it was made on.
+	Bases map[string]Base `json:"bases,omitempty"`
+}
+
+// Base is how an image below an overlay is known again.
+type Base struct {
+	Bytes    int64     `json:"bytes"`
+	Modified time.Time `json:"modified"`
+}
+
+// readBases looks at the images below the disks that are written.
+func (s Spec) readBases() (map[string]Base, error) {
+	bases := map[string]Base{}
+	for _, d := range s.Disks {
+		if d.Base == "" || d.ReadOnly {
+			continue
+		}
+		info, err := os.Stat(d.Base)
+		if err != nil {
+			return nil, fmt.Errorf("the image below disk %s: %w", d.ID, err)
+		}
+		bases[d.ID] = Base{Bytes: info.Size(), Modified: info.ModTime()}
+	}
+	return bases, nil
 }
 
 // Checkpoint copies the whole machine, disks, firmware variables, the TPM's
@@ -46,6 +76,9 @@ func (m *Machine) Checkpoint(ctx context.Context, dir string) error {
 	}
 	defer os.RemoveAll(work)
 	manifest := Manifest{Version: checkpointVersion, Spec: m.Spec}
+	if manifest.Bases, err = m.Spec.readBases(); err != nil {
+		return fmt.Errorf("checkpoint %s: %w", dir, err)
+	}
 	if m.Running() {
 		manifest.Memory, manifest.QEMU = true, m.QMP().Version.String()
 		err = m.Within(ctx, func(ctx context.Context) error { return m.copyRunning(ctx, work) })
@@ -88,7 +121,9 @@ func (s Spec) stateFiles() []string {
 		files = append(files, varsFile)
 	}
 	for _, d := range s.Disks {
-		files = append(files, diskFile(d.ID))
+		if !d.shown() {
+			files = append(files, diskFile(d.ID))
+		}
 	}
 	return files
 }
@@ -157,7 +192,7 @@ func FromCheckpoint(ctx context.Context, checkpoint, dir string, change func(*Sp
 	if change != nil {
 		change(&spec)
 	}
-	if err := missingBase(spec); err != nil {
+	if err := manifest.checkBases(spec); err != nil {
 		return nil, fmt.Errorf("checkpoint %s: %w", checkpoint, err)
 	}
 	m, err := Create(ctx, dir, spec)
@@ -183,14 +218,20 @@ func FromCheckpoint(ctx context.Context, checkpoint, dir string, change func(*Sp
 	return m, nil
 }
 
-// missingBase says which image a checkpoint needs and does not find any more.
-func missingBase(spec Spec) error {
+// checkBases says which image a checkpoint needs and does not find any more, be it
+// that there is another one in its place.
+func (m Manifest) checkBases(spec Spec) error {
 	for _, d := range spec.Disks {
 		if d.Base == "" {
 			continue
 		}
-		if _, err := os.Stat(d.Base); err != nil {
+		info, err := os.Stat(d.Base)
+		if err != nil {
 			return fmt.Errorf("the image below disk %s is gone: %w", d.ID, err)
+		}
+		base, known := m.Bases[d.ID]
+		if known && (base.Bytes != info.Size() || !base.Modified.Equal(info.ModTime())) {
+			return fmt.Errorf("the image below disk %s, %s, is another one now: %w", d.ID, d.Base, ErrBase)
 		}
 	}
 	return nil

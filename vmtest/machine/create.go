@@ -71,11 +71,9 @@ func (s Spec) imageCommands() []run.Command {
 		commands = append(commands, run.New(image[0], args...))
 	}
 	for _, d := range s.Disks {
-		format := d.BaseFormat
-		if format == "" {
-			format = "raw"
+		if !d.shown() {
+			commands = append(commands, create(diskFile(d.ID), d.Base, d.baseFormat(), d.Size))
 		}
-		commands = append(commands, create(diskFile(d.ID), d.Base, format, d.Size))
 	}
 	return commands
 }
@@ -106,7 +104,7 @@ func Load(dir string) (*Machine, error) {
 }
 
 // DiskPath is the image of a disk, in the format qcow2. While the machine runs
-// it is QEMU's alone.
+// it is QEMU's alone. A read-only disk with a base has none.
 func (m *Machine) DiskPath(id string) string { return m.path(diskFile(id)) }
 
 // VarsPath is the image of the firmware's variables, in the format qcow2.

@@ -3,6 +3,7 @@ package machine
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -136,16 +137,59 @@ func TestCreateTwice(t *testing.T) {
 	if got, err := os.ReadFile(again); err != nil || !bytes.Equal(got, content) {
 		t.Errorf("after import and export: %d bytes, %v", len(got), err)
 	}
-	// A checkpoint says what it lacks.
-	m.Spec.Disks[0].Base = filepath.Join(dir, "gone.raw")
-	checkpoint := filepath.Join(t.TempDir(), "checkpoint")
+}
+
+// A checkpoint says what it lacks, and takes nothing else for it.
+func TestCheckpointBases(t *testing.T) {
+	if _, err := exec.LookPath("qemu-img"); err != nil {
+		testx.Unavailable(t, err.Error())
+	}
+	dir := t.TempDir()
+	base, tools := filepath.Join(dir, "base.raw"), filepath.Join(dir, "tools.raw")
+	fill := func(path, content string) {
+		if err := os.WriteFile(path, append([]byte(content), make([]byte, 4096)...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill(base, "base")
+	fill(tools, "tools")
+	m, err := Create(t.Context(), filepath.Join(dir, "machine"), Spec{
+		Name: "x", Disks: []Disk{{ID: "a", Base: base}, {ID: "t", Base: tools, ReadOnly: true}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkpoint := filepath.Join(dir, "checkpoint")
 	if err := m.Checkpoint(t.Context(), checkpoint); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.Checkpoint(t.Context(), checkpoint); !errors.Is(err, os.ErrExist) {
 		t.Errorf("Checkpoint over another = %v, want ErrExist", err)
 	}
-	if _, err := FromCheckpoint(t.Context(), checkpoint, filepath.Join(dir, "new"), nil); !errors.Is(err, os.ErrNotExist) {
+	again := 0
+	from := func(change func(*Spec)) error {
+		again++
+		_, err := FromCheckpoint(t.Context(), checkpoint, filepath.Join(dir, fmt.Sprint("again-", again)), change)
+		return err
+	}
+	// What is only read may be another one.
+	fill(tools, "newer tools")
+	if err := from(nil); err != nil {
+		t.Errorf("FromCheckpoint = %v", err)
+	}
+	other := filepath.Join(dir, "other.raw")
+	fill(other, "elsewhere")
+	if err := from(func(s *Spec) { s.Disks[1].Base = other }); err != nil {
+		t.Errorf("FromCheckpoint with another read-only disk = %v", err)
+	}
+	if err := os.Remove(base); err != nil {
+		t.Fatal(err)
+	}
+	if err := from(nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("FromCheckpoint without its base = %v, want ErrNotExist", err)
+	}
+	fill(base, "base")
+	if err := errors.Join(os.Chtimes(base, time.Unix(1, 0), time.Unix(1, 0)), from(nil)); !errors.Is(err, ErrBase) {
+		t.Errorf("FromCheckpoint over another base = %v, want ErrBase", err)
 	}
 }

@@ -126,8 +126,20 @@ type Disk struct {
 	Bus Bus `json:"bus,omitempty"`
 	// Boot is its place in the firmware's boot order, from 1; 0 is none.
 	Boot int `json:"boot,omitempty"`
-	// ReadOnly shows the guest a disk that cannot be written.
+	// ReadOnly shows the guest a disk that cannot be written. With a base, that is
+	// the very image below, and nothing of it is in the machine's folder.
 	ReadOnly bool `json:"readOnly,omitempty"`
+}
+
+// shown tells whether the guest sees the base itself, without an overlay.
+func (d Disk) shown() bool { return d.ReadOnly && d.Base != "" }
+
+// baseFormat is the format of the image below.
+func (d Disk) baseFormat() string {
+	if d.BaseFormat == "" {
+		return "raw"
+	}
+	return d.BaseFormat
 }
 
 // Network is a network behind QEMU's own router (slirp).
@@ -200,6 +212,8 @@ func (s Spec) check() error {
 			return fmt.Errorf("machine %s: disk id %q is used twice, or is not short, lower-case and plain", s.Name, d.ID)
 		case d.Base == "" && d.Size <= 0:
 			return fmt.Errorf("machine %s: disk %s has neither base nor size", s.Name, d.ID)
+		case d.shown() && d.Size != 0:
+			return fmt.Errorf("machine %s: disk %s is its base, which has its own size", s.Name, d.ID)
 		case d.Bus != "" && d.Bus != Virtio && d.Bus != NVMe:
 			return fmt.Errorf("machine %s: disk %s: unknown bus %q", s.Name, d.ID, d.Bus)
 		}

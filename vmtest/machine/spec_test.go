@@ -27,6 +27,7 @@ func TestArguments(t *testing.T) {
 		Disks: []Disk{
 			{ID: "root", Base: "/base.raw", Boot: 1},
 			{ID: "cd", Size: 1, Bus: NVMe, ReadOnly: true},
+			{ID: "tools", Base: "/with,comma.ext4", ReadOnly: true},
 		},
 		TPM: true, Credentials: map[string]string{"b": "secret", "a": "secret"},
 		Network: &Network{Forward: []int{22}, Isolated: true}, Devices: []string{"-device", "intel-iommu"},
@@ -46,7 +47,8 @@ func TestArguments(t *testing.T) {
 			"node-name=firmware-code,driver=raw,read-only=on,file.driver=file,file.filename=/with,,comma.fd",
 			"node-name=firmware-vars,driver=qcow2,file.driver=file,file.filename=vars.qcow2",
 			"node-name=disk-root,driver=qcow2,discard=unmap,cache.no-flush=on,file.driver=file,file.filename=disk-root.qcow2",
-			"node-name=disk-cd,driver=qcow2,discard=unmap,cache.no-flush=on,file.driver=file,file.filename=disk-cd.qcow2,read-only=on",
+			"node-name=disk-cd,driver=qcow2,read-only=on,file.driver=file,file.filename=disk-cd.qcow2",
+			"node-name=disk-tools,driver=raw,read-only=on,file.driver=file,file.filename=/with,,comma.ext4",
 		},
 		"-fw_cfg": {
 			"name=opt/io.systemd.credentials/a,file=credential-a",
@@ -92,7 +94,7 @@ func TestArguments(t *testing.T) {
 func TestImageCommands(t *testing.T) {
 	spec := Spec{
 		Firmware: &Firmware{Code: "/c", Vars: "/v.fd"}, Programs: Programs{Image: []string{"ld.so", "/x/qemu-img"}},
-		Disks: []Disk{{ID: "a", Base: "/base.qcow2", BaseFormat: "qcow2"}, {ID: "b", Base: "/b.raw", Size: 7}, {ID: "c", Size: 9}},
+		Disks: []Disk{{ID: "a", Base: "/base.qcow2", BaseFormat: "qcow2"}, {ID: "b", Base: "/b.raw", Size: 7}, {ID: "c", Size: 9}, {ID: "d", Base: "/d.raw", ReadOnly: true}},
 	}
 	var got []string
 	for _, c := range spec.imageCommands() {
@@ -119,6 +121,7 @@ func TestCheck(t *testing.T) {
 		"used twice":                  {Disks: []Disk{{ID: "a", Size: 1}, {ID: "a", Size: 1}}},
 		"short, lower-case and plain": {Disks: []Disk{{ID: "A,b", Size: 1}}},
 		"neither base nor size":       {Disks: []Disk{{ID: "a"}}},
+		"has its own size":            {Disks: []Disk{{ID: "a", Base: "/b", Size: 1, ReadOnly: true}}},
 		"unknown bus":                 {Disks: []Disk{{ID: "a", Size: 1, Bus: "ide"}}},
 		"credential name":             {Credentials: map[string]string{"a/b": ""}},
 	} {

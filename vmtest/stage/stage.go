@@ -68,7 +68,8 @@ type Stage struct {
 	After string
 	// Inputs are what it is made from otherwise: versions, digests, arguments.
 	Inputs []string
-	// Make fills a new, empty folder. before is the folder of the stage After.
+	// Make fills a new, empty folder. before is the folder of the stage After, which
+	// it must not ask the store for: both are locked meanwhile.
 	Make func(ctx context.Context, dir, before string) error
 }
 
@@ -170,12 +171,18 @@ func (s Store) lock(ctx context.Context, name string) (unlock func(), err error)
 // Ensure gives the folder of a stage, which is made where there is none, or where
 // it was made from something else.
 func (s Store) Ensure(ctx context.Context, stage Stage) (dir string, err error) {
+	return s.Path(stage.Name), s.Use(ctx, stage, func(string) error { return nil })
+}
+
+// Use does the same, and takes from the folder what use needs before another
+// process, or another test of this one, can make it anew.
+func (s Store) Use(ctx context.Context, stage Stage, use func(dir string) error) error {
 	if err := CheckName(stage.Name); err != nil {
-		return "", err
+		return err
 	}
 	unlock, err := s.lock(ctx, stage.Name)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer unlock()
 	meta := Meta{Name: stage.Name, After: stage.After, Run: s.Run}
@@ -184,17 +191,20 @@ func (s Store) Ensure(ctx context.Context, stage Stage) (dir string, err error) 
 	if stage.After != "" {
 		parent, err := s.Meta(stage.After)
 		if err != nil {
-			return "", fmt.Errorf("stage %s comes after %s: %w", stage.Name, stage.After, err)
+			return fmt.Errorf("stage %s comes after %s: %w", stage.Name, stage.After, err)
 		}
 		before = s.Path(stage.After)
 		inputs = append(inputs, parent.Key, parent.Made.String())
 	}
 	meta.Key = digest(inputs)
 	usable, err := s.usable(meta)
-	if err != nil || usable {
-		return s.Path(stage.Name), err
+	if err == nil && !usable {
+		err = s.make(ctx, stage, meta, before)
 	}
-	return s.Path(stage.Name), s.make(ctx, stage, meta, before)
+	if err != nil {
+		return err
+	}
+	return use(s.Path(stage.Name))
 }
 
 func digest(inputs []string) string {
@@ -236,6 +246,13 @@ func (s Store) usable(want Meta) (bool, error) {
 }
 
 func (s Store) make(ctx context.Context, stage Stage, meta Meta, before string) error {
+	if stage.After != "" {
+		unlock, err := s.lock(ctx, stage.After) // it stays as it is meanwhile
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
 	dir := s.Path(stage.Name)
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
 		return err

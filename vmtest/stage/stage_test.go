@@ -6,7 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -89,6 +92,73 @@ func TestEnsure(t *testing.T) {
 	}
 	if _, err := w.store.Ensure(t.Context(), Stage{Name: "second"}); !errors.Is(err, ErrUnknown) {
 		t.Errorf("Ensure of the VM_FROM that is not there = %v, want ErrUnknown", err)
+	}
+}
+
+// Whoever wants a stage at once waits for the one who makes it; nobody makes it
+// anew under the feet of one who takes from it.
+func TestUseAtOnce(t *testing.T) {
+	store := Store{Dir: t.TempDir(), Run: "run 1"}
+	var made, users atomic.Int32
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			// Two kinds of users, each of which wants it made from something else.
+			input := string(rune('a' + i%2))
+			s := Stage{Name: "x", Inputs: []string{input}, Make: func(_ context.Context, dir, _ string) error {
+				made.Add(1)
+				return os.WriteFile(filepath.Join(dir, "content"), []byte(input), 0o600)
+			}}
+			err := store.Use(t.Context(), s, func(dir string) error {
+				defer users.Add(-1)
+				if n := users.Add(1); n != 1 {
+					t.Errorf("%d use the stage at once", n)
+				}
+				got, err := os.ReadFile(filepath.Join(dir, "content"))
+				if string(got) != input {
+					t.Errorf("content = %q (%v), want %q", got, err, input)
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if n := made.Load(); n < 2 || n > 8 {
+		t.Errorf("made %d times for two kinds of users", n)
+	}
+	failure := errors.New("no room")
+	if err := store.Use(t.Context(), Stage{Name: "x", Inputs: []string{"a"}, Make: func(context.Context, string, string) error { return nil }},
+		func(string) error { return failure }); !errors.Is(err, failure) {
+		t.Errorf("Use = %v, want the user's error", err)
+	}
+}
+
+// What a stage comes after is locked while it is made, and free after that.
+func TestMakeLocksBefore(t *testing.T) {
+	store := Store{Dir: t.TempDir(), Run: "run 1"}
+	first := Stage{Name: "first", Make: func(context.Context, string, string) error { return nil }}
+	if _, err := store.Ensure(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	soon := func() context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	_, err := store.Ensure(t.Context(), Stage{Name: "second", After: "first", Make: func(context.Context, string, string) error {
+		if _, err := store.Ensure(soon(), first); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Ensure of what is being made from = %v, want to wait", err)
+		}
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Ensure(t.Context(), first); err != nil {
+		t.Errorf("Ensure after that = %v", err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/xts"
@@ -252,6 +253,48 @@ func TestRecipe(t *testing.T) {
 	}
 	if len(names) != 4 {
 		t.Errorf("%d different names for four recipes", len(names))
+	}
+}
+
+// What no run uses any more goes, of each kind, and what was cut off; what is in
+// use stays.
+func TestForget(t *testing.T) {
+	dir := t.TempDir()
+	long := time.Now().Add(-1000 * time.Hour)
+	for _, name := range []string{
+		"tree-a", "tree-b", "disk-a.raw", "disk-b.raw", "live-b.raw", "initrd-a.cpio", "initrd-b.cpio", "lock",
+		"disk-c.raw.part", ".installing-1", ".image-1",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.Mkdir(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, long, long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inUse := []string{"tree-a", "disk-a.raw", "initrd-b.cpio"}
+	paths := make([]string, len(inUse))
+	for i, name := range inUse {
+		paths[i] = filepath.Join(dir, name)
+	}
+	if err := forget(dir, paths...); err != nil {
+		t.Fatal(err)
+	}
+	found, err := filepath.Glob(filepath.Join(dir, "[^.]*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, path := range found {
+		got = append(got, filepath.Base(path))
+	}
+	// live-b.raw: no other of its kind has come.
+	if diff := cmp.Diff([]string{"disk-a.raw", "initrd-b.cpio", "live-b.raw", "lock", "tree-a"}, got); diff != "" {
+		t.Errorf("after forget (-want +got):\n%s", diff)
+	}
+	if hidden, err := filepath.Glob(filepath.Join(dir, ".i*")); err != nil || len(hidden) > 0 {
+		t.Errorf("what was cut off is still there: %v, %v", hidden, err)
 	}
 }
 

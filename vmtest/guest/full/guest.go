@@ -14,6 +14,7 @@ import (
 
 	"nixos-go/vmtest/debian"
 	"nixos-go/vmtest/machine"
+	"nixos-go/vmtest/versions"
 )
 
 // ResetUnit is the name of the reset's unit among [Units].
@@ -96,7 +97,7 @@ func build(ctx context.Context, cache debian.Cache, dir string, system System) (
 	if err := g.part(g.Disk, func(out string) error { return buildImage(ctx, g.Live, out) }); err != nil {
 		return Guest{}, fmt.Errorf("disk image: %w", err)
 	}
-	return g, forget(dir, g.Disk, g.Live, g.initrd)
+	return g, forget(dir, g.Root, g.Disk, g.Live, g.initrd)
 }
 
 // part makes a file unless it is there; it appears when it is complete.
@@ -112,42 +113,26 @@ func (g Guest) part(name string, produce func(out string) error) error {
 	return os.Rename(partial, name)
 }
 
-// spared is how many parts of earlier recipes stay, of each kind: machines of
-// other runs, or of other working trees, may stand on them.
-const spared = 5
+// spared is how many earlier ones stay for a while, of each kind.
+const spared = 2
 
-// forget removes what earlier recipes have made, the oldest first, but never
-// what is in use by this one.
+// forget notes what is in use, and takes away what earlier recipes and packages
+// have made, and what was cut off. It is called under the lock of the folder.
 func forget(dir string, inUse ...string) error {
 	for _, part := range inUse {
 		kind, _, _ := strings.Cut(filepath.Base(part), "-")
-		found, err := filepath.Glob(filepath.Join(dir, kind+"-*"+filepath.Ext(part)))
+		same, err := filepath.Glob(filepath.Join(dir, kind+"-*"+filepath.Ext(part)))
+		if err == nil {
+			err = versions.Used(part)
+		}
 		if err != nil {
 			return err
 		}
-		slices.SortFunc(found, func(a, b string) int { return newer(b, a) })
-		kept := 0
-		for _, name := range found {
-			if name == part {
-				continue
-			}
-			if kept++; kept > spared {
-				if err := os.Remove(name); err != nil {
-					return err
-				}
-			}
+		if _, err := versions.Forget(part, same, spared); err != nil {
+			return err
 		}
 	}
-	return nil
-}
-
-func newer(a, b string) int {
-	x, errA := os.Stat(a)
-	y, errB := os.Stat(b)
-	if errA != nil || errB != nil {
-		return 0
-	}
-	return x.ModTime().Compare(y.ModTime())
+	return versions.Scraps(dir, ".installing-*", ".image-*", "*.part")
 }
 
 // Cmdline is the kernel's command line for the guest's disk.
