@@ -58,7 +58,7 @@ func makeReady(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	choice := bestAccel(t)
+	choice := Accel(t)
 	dir, err := Stages(t).Ensure(Context(t), stage.Stage{
 		Name:   "minimal",
 		Inputs: []string{kernel, qemuVersion(t), agentDigest(t), string(choice)},

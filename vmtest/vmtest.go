@@ -30,7 +30,7 @@ import (
 
 // Timeout bounds one wait in a guest. It is for what hangs, not for what is
 // slow: emulation on a busy machine takes its time.
-const Timeout = 4 * time.Minute
+const Timeout = 8 * time.Minute
 
 // Context ends with the test, or after [Timeout].
 func Context(tb testing.TB) context.Context {
@@ -164,7 +164,7 @@ func Minimal(tb testing.TB, o minimal.Options) minimal.Guest {
 func New(tb testing.TB, spec machine.Spec) *machine.Machine {
 	tb.Helper()
 	if spec.Accel == "" && (spec.Arch == "" || spec.Arch == machine.Arch(runtime.GOARCH)) {
-		spec.Accel = bestAccel(tb)
+		spec.Accel = Accel(tb)
 	}
 	m, err := machine.Create(Context(tb), filepath.Join(Dir(tb), "machine"), spec)
 	if err != nil {
@@ -174,8 +174,8 @@ func New(tb testing.TB, spec machine.Spec) *machine.Machine {
 	return m
 }
 
-// bestAccel is how guests of this architecture run here.
-func bestAccel(tb testing.TB) machine.Accel {
+// Accel is how guests of this architecture run here.
+func Accel(tb testing.TB) machine.Accel {
 	tb.Helper()
 	dir, err := CacheDir()
 	if err != nil {

@@ -27,8 +27,8 @@ func (b *box) hibernate() {
 // A hibernated machine resumes to where it was, and a reset never gets between.
 // Where the image is left waiting, the disk is not touched.
 func TestVM_Hibernate(t *testing.T) {
-	b := newBox(t)
-	b.boot()
+	t.Parallel()
+	b := booted(t)
 	b.sh(`mkswap -q "$1"`, swap)
 	b.powerOff()
 
@@ -38,17 +38,11 @@ func TestVM_Hibernate(t *testing.T) {
 	b.sh(`swapon "$1"`, swap)
 	b.sh(day, "monday")
 	b.sh("echo here > /run/memory; echo x > /etc/open-file")
-	before, err := b.Ready(vmtest.Context(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := b.ready()
 	b.hibernate()
 
 	b.boot(resume)
-	after, err := b.Ready(vmtest.Context(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	after := b.ready()
 	if after.Boot != before.Boot {
 		t.Fatalf("boot id after hibernation = %s, want %s: the machine did not resume", after.Boot, before.Boot)
 	}

@@ -90,6 +90,7 @@ func (b *box) makeFlake(dir, target string) {
 // An empty disk becomes a machine: everything by nixos-install-go, from a live
 // system; then the firmware boots it, twice.
 func TestVM_Install(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, live)
 	b.Boot.Reset, b.Boot.Live = "", true
 	b.base = full.LiveCmdline()
@@ -152,8 +153,8 @@ func TestVM_Install(t *testing.T) {
 // An update brings a generation with other rules: nixos-update names what
 // becomes ephemeral, and the next boot goes by the new rules.
 func TestVM_Update(t *testing.T) {
-	b := newBox(t)
-	b.boot()
+	t.Parallel()
+	b := booted(t)
 	b.makeFlake("/etc/nixos", "Standard-Boot")
 	next := clonePlan(t, b.Plan)
 	next.Revision++

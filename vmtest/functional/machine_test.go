@@ -11,6 +11,7 @@ import (
 
 	"nixos-go/pkg/reset"
 	"nixos-go/vmtest"
+	"nixos-go/vmtest/agent"
 	"nixos-go/vmtest/guest/full"
 	"nixos-go/vmtest/guest/host"
 	"nixos-go/vmtest/machine"
@@ -34,18 +35,29 @@ type box struct {
 // firmware makes a machine that UEFI firmware starts, with a TPM.
 func firmware(l *host.Host, s *machine.Spec) { l.Emulator.Firmware(s) }
 
-// newBox makes a machine with the host's own plan; it is not started.
+// newBox makes a machine with the host's own plan; it was never started.
 func newBox(t *testing.T, change ...func(*host.Host, *machine.Spec)) *box {
 	t.Helper()
-	l := need(t)
-	b := &box{t: t, host: l, base: full.Cmdline(), Plan: clonePlan(t, l.Plan)}
-	b.Boot = l.Boot()
-	spec := l.Spec(strings.ToLower(strings.TrimPrefix(t.Name(), "TestVM_")), "")
+	b := plainBox(t)
+	spec := b.host.Spec(nameOf(t), "")
 	for _, f := range change {
-		f(l, &spec)
+		f(b.host, &spec)
 	}
 	b.Machine = vmtest.New(t, spec)
 	return b
+}
+
+// plainBox boots the host's own plan, once it has a machine.
+func plainBox(t *testing.T) *box {
+	t.Helper()
+	l := need(t)
+	return &box{t: t, host: l, base: full.Cmdline(), Plan: clonePlan(t, l.Plan), Boot: l.Boot()}
+}
+
+// nameOf is the name of a test's machine.
+func nameOf(t *testing.T) string {
+	t.Helper()
+	return strings.ToLower(strings.TrimPrefix(t.Name(), "TestVM_"))
 }
 
 func clonePlan(t *testing.T, p reset.PlanFile) reset.PlanFile {
@@ -75,18 +87,38 @@ func (b *box) planFile() []byte {
 func (b *box) boot(words ...string) {
 	b.t.Helper()
 	b.launch(words...)
-	if _, err := b.Ready(vmtest.Context(b.t)); err != nil {
-		b.t.Fatal(err)
-	}
+	b.ready()
 }
 
-// launch starts the machine with further words on the command line.
+// start starts the machine as it is, and waits for the agent.
+func (b *box) start() {
+	b.t.Helper()
+	if err := b.Start(vmtest.Context(b.t)); err != nil {
+		b.t.Fatal(err)
+	}
+	b.ready()
+}
+
+// ready waits for the agent in the booted system.
+func (b *box) ready() agent.Hello {
+	b.t.Helper()
+	hello, err := b.Ready(vmtest.Context(b.t))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return hello
+}
+
+// launch starts the next generation with further words on the command line.
 func (b *box) launch(words ...string) {
 	b.t.Helper()
 	boot := b.Boot
 	if boot.Plan == nil {
 		boot.Plan = b.planFile()
 	}
+	// Where a stage is of earlier sources, what it boots from now on is not.
+	b.Spec.Programs, b.Spec.Kernel = b.host.Emulator.Programs, b.host.Guest.Kernel
+	setTools(&b.Spec, b.host.Tools.Disk)
 	b.Spec.Initrd = filepath.Join(b.Dir, "initrd.cpio")
 	if err := b.host.Guest.WriteInitrd(boot, b.Spec.Initrd); err != nil {
 		b.t.Fatal(err)
@@ -135,12 +167,7 @@ func (b *box) firmwareBoot() {
 	b.t.Helper()
 	b.Spec.Credentials = nil
 	b.seen = len(b.Console().Text())
-	if err := b.Start(vmtest.Context(b.t)); err != nil {
-		b.t.Fatal(err)
-	}
-	if _, err := b.Ready(vmtest.Context(b.t)); err != nil {
-		b.t.Fatal(err)
-	}
+	b.start()
 }
 
 // typeAtFirmwareBoot does the same, and types the passphrase that is asked for.
@@ -157,9 +184,7 @@ func (b *box) typeAtFirmwareBoot(passphrase string) {
 	if err := b.Type(passphrase + "\n"); err != nil {
 		b.t.Fatal(err)
 	}
-	if _, err := b.Ready(vmtest.Context(b.t)); err != nil {
-		b.t.Fatal(err)
-	}
+	b.ready()
 }
 
 // tpmUnlocked tells whether nobody was asked in this boot.

@@ -9,8 +9,8 @@ import (
 )
 
 func TestVM_Modes(t *testing.T) {
-	b := newBox(t)
-	b.boot()
+	t.Parallel()
+	b := booted(t)
 	b.sh(day, "monday")
 	b.powerOff()
 
@@ -72,8 +72,8 @@ func (b *box) journal() string {
 }
 
 func TestVM_BrokenPlan(t *testing.T) {
-	b := newBox(t)
-	b.boot()
+	t.Parallel()
+	b := booted(t)
 	b.sh(day, "monday")
 	b.powerOff()
 
@@ -102,8 +102,8 @@ func TestVM_BrokenPlan(t *testing.T) {
 }
 
 func TestVM_FailingReset(t *testing.T) {
-	b := newBox(t)
-	b.boot()
+	t.Parallel()
+	b := booted(t)
 	b.sh(day, "monday")
 	// One volume cannot be reset: its CLEAN is gone.
 	b.sh("mv /.snapshots/@home/CLEAN /.snapshots/@home/LOST; sync")
@@ -133,6 +133,7 @@ func TestVM_FailingReset(t *testing.T) {
 
 // An older generation never wipes what a newer one keeps.
 func TestVM_OlderGeneration(t *testing.T) {
+	t.Parallel()
 	b := newBox(t)
 	older := clonePlan(t, b.Plan)
 	older.Revision = 100

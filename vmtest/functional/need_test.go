@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
 	"nixos-go/pkg/testx"
 	"nixos-go/vmtest"
+	"nixos-go/vmtest/accel"
+	"nixos-go/vmtest/debian"
 	"nixos-go/vmtest/guest/full"
 	"nixos-go/vmtest/guest/host"
 )
@@ -31,6 +34,10 @@ func makeHost() (*host.Host, error) {
 	}
 	cache, err := vmtest.CacheDir()
 	if err != nil {
+		return nil, err
+	}
+	// Before the tests run side by side, and would all look for themselves.
+	if _, err := accel.Probe(ctx, cache, debian.Cache{Dir: filepath.Join(cache, "debian")}); err != nil {
 		return nil, err
 	}
 	return host.Build(ctx, root, cache, workDir)

@@ -95,6 +95,7 @@ func (b *box) noFailedUnits() {
 }
 
 func TestVM_Reset(t *testing.T) {
+	t.Parallel()
 	b := newBox(t)
 	b.boot()
 	r := b.wantOutcome(reset.ModeReset, reset.OutcomeReset, reset.OutcomeReset)

@@ -69,6 +69,7 @@ func (b *box) secureBoot() firmwareState {
 // The whole way: setup mode, the owner's keys, signed boots, the TPM that
 // unlocks only those, an unsigned image that is refused, and back.
 func TestVM_SecureBoot(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, ownLoader(t))
 	b.typeAtFirmwareBoot(full.Passphrase)
 	if got, want := b.secureBoot(), (firmwareState{SetupMode: true}); got != want {

@@ -26,9 +26,7 @@ func (b *box) bootTyping(passphrase string, words ...string) {
 	if err := b.Type(passphrase + "\n"); err != nil {
 		b.t.Fatal(err)
 	}
-	if _, err := b.Ready(vmtest.Context(b.t)); err != nil {
-		b.t.Fatal(err)
-	}
+	b.ready()
 }
 
 // bootUnattended boots without anything that could be typed, and checks that
@@ -67,6 +65,7 @@ func (b *box) opens(passphrase string) bool {
 // A new passphrase, typed at the next boot; the old one opens nothing any more;
 // the account has the new password, after a reset too.
 func TestVM_PasswordChange(t *testing.T) {
+	t.Parallel()
 	const changed = "a much newer passphrase, not easily guessed 7"
 	b := newBox(t)
 	b.bootTyping(full.Passphrase)
@@ -99,6 +98,7 @@ func TestVM_PasswordChange(t *testing.T) {
 
 // The TPM unlocks, until it is told not to; the recovery key always does.
 func TestVM_TPM2(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, firmware)
 	b.Boot.Crypttab = host.UnlockedByTPM
 	b.bootTyping(full.Passphrase)

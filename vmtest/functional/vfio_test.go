@@ -50,6 +50,7 @@ func (b *box) find(vendor, device, like string) string {
 }
 
 func TestVM_GPU(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, graphics)
 	b.boot("intel_iommu=on")
 	b.sh("modprobe e1000e")
