@@ -34,7 +34,7 @@ tidy:
 powercut *ARGS:
     scripts/powercut {{ARGS}}
 
-# whole machines under QEMU, most of an hour; `just vm -run TestVM_Reset`: one test
+# whole machines under QEMU, a quarter of an hour; `just vm -run TestVM_Reset`: one test, `VM_FROM=booted just vm …`: from a stage as it is
 vm *ARGS:
     scripts/vm {{ARGS}}
 

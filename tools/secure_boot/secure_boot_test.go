@@ -107,14 +107,14 @@ func TestDisableSaysWhereTheKeysStay(t *testing.T) {
 			}
 		}
 	}
+	setUp := func() { m.firmware(fakeesp.Firmware{SetupMode: true, Loader: "systemd-boot 258.2"}) }
 	for _, test := range []struct {
 		name   string
 		change func()
 		want   string // "": nothing of keys
 	}{
 		{"enrolled", func() { m.booted(false) }, folder + " and in the firmware: sudo nixos-secure-boot enable needs no setup mode later\n"},
-		{"cleared", func() { m.firmware(fakeesp.Firmware{SetupMode: true, Loader: "systemd-boot 258.2"}) },
-			folder + "; the firmware does not have them: it is in setup mode, and sudo nixos-secure-boot enable gives them to it again\n"},
+		{"cleared", setUp, folder + "; the firmware does not have them: it is in setup mode, and sudo nixos-secure-boot enable gives them to it again\n"},
 		{"factory keys", m.factory, folder + "; the firmware does not have them: sudo nixos-secure-boot enable needs setup mode later\n"},
 		{"no UEFI", remove("sys/firmware/efi"), folder + "; the firmware does not have them: sudo nixos-secure-boot enable needs setup mode later\n"},
 		{"no keys", remove("var/lib/sbctl"), ""},

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"nixos-go/pkg/reset"
+	"nixos-go/pkg/run"
 	"nixos-go/vmtest"
 	"nixos-go/vmtest/guest/full"
 	"nixos-go/vmtest/guest/host"
@@ -102,23 +103,19 @@ func copyInto(to io.Writer, name string) error {
 }
 
 // makeFull fills the folder of the stage full.
-func makeFull(ctx context.Context, t *testing.T, l *host.Host, dir string) error {
+func makeFull(t *testing.T, dir string) error {
 	t.Helper()
-	b := plainBox(t)
+	ctx, b := vmtest.Context(t), plainBox(t)
 	tools, initrd := filepath.Join(dir, "tools.ext4"), filepath.Join(dir, "initrd.cpio")
-	out, err := os.Create(tools)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(copyInto(out, l.Tools.Disk), out.Close()); err != nil {
+	if _, err := (&run.Local{}).Run(ctx, run.New("cp", "--sparse=always", b.host.Tools.Disk, tools)); err != nil {
 		return err
 	}
 	boot := b.Boot
 	boot.Plan = b.planFile()
-	if err := l.Guest.WriteInitrd(boot, initrd); err != nil {
+	if err := b.host.Guest.WriteInitrd(boot, initrd); err != nil {
 		return err
 	}
-	spec := l.Spec(fullStage, initrd)
+	spec := b.host.Spec(fullStage, initrd)
 	spec.Accel = vmtest.Accel(t)
 	setTools(&spec, tools)
 	m, err := machine.Create(ctx, filepath.Join(vmtest.Dir(t), "machine"), spec)
@@ -138,10 +135,10 @@ func setTools(s *machine.Spec, image string) {
 }
 
 // makeBooted fills the folder of the stage booted.
-func makeBooted(ctx context.Context, t *testing.T, dir, before string) error {
+func makeBooted(t *testing.T, dir, before string) error {
 	t.Helper()
 	b := plainBox(t)
-	b.goOn(filepath.Join(before, checkpointName)) //nolint:contextcheck // the test's own, as all helpers
+	b.goOn(filepath.Join(before, checkpointName))
 	r := b.wantOutcome(reset.ModeReset, reset.OutcomeReset, reset.OutcomeReset)
 	for i := range r.Volumes {
 		if r.Volumes[i].Way != reset.WayFull {
@@ -155,7 +152,7 @@ func makeBooted(ctx context.Context, t *testing.T, dir, before string) error {
 	if t.Failed() {
 		return errors.New("the first boot is not as it should be")
 	}
-	return errors.Join(b.Checkpoint(ctx, filepath.Join(dir, checkpointName)), b.Stop()) //nolint:contextcheck // the end comes whatever the context says
+	return errors.Join(b.Checkpoint(vmtest.Context(t), filepath.Join(dir, checkpointName)), b.Stop())
 }
 
 // goOn makes the machine out of a checkpoint and starts it.
@@ -180,14 +177,14 @@ func booted(t *testing.T) *box {
 	store := vmtest.Stages(t)
 	_, err := store.Ensure(vmtest.Context(t), stage.Stage{
 		Name: fullStage, Inputs: ingredients(t, b.host),
-		Make: func(ctx context.Context, dir, _ string) error { return makeFull(ctx, t, b.host, dir) },
+		Make: func(_ context.Context, dir, _ string) error { return makeFull(t, dir) }, //nolint:contextcheck // the test's own
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	err = store.Use(vmtest.Context(t), stage.Stage{
 		Name: bootedStage, After: fullStage,
-		Make: func(ctx context.Context, dir, before string) error { return makeBooted(ctx, t, dir, before) },
+		Make: func(_ context.Context, dir, before string) error { return makeBooted(t, dir, before) }, //nolint:contextcheck // the test's own
 	}, func(dir string) error {
 		b.goOn(filepath.Join(dir, checkpointName))
 		return nil

@@ -96,7 +96,10 @@ func Open(ctx context.Context, dir string, getenv func(string) string, caches ..
 		return s, err
 	}
 	if getenv(CleanAllVariable) != "1" {
-		return s, nil
+		return s, s.checkFrom()
+	}
+	if s.From != "" {
+		return s, fmt.Errorf("%s takes away the stage that %s=%s asks for", CleanAllVariable, FromVariable, s.From)
 	}
 	unlock, err := s.lock(ctx, ".all")
 	if err != nil {
@@ -113,6 +116,22 @@ func Open(ctx context.Context, dir string, getenv func(string) string, caches ..
 		}
 	}
 	return s, errors.Join(s.RemoveAll(), os.WriteFile(stamp, []byte(s.Run), 0o600))
+}
+
+// checkFrom says that there is no stage to take as it is: a typing error would make
+// everything anew, or nothing, without a word.
+func (s Store) checkFrom() error {
+	if s.From == "" {
+		return nil
+	}
+	err := CheckName(s.From)
+	if err == nil {
+		_, err = s.Meta(s.From)
+	}
+	if err != nil {
+		return fmt.Errorf("%s=%s: %w", FromVariable, s.From, err)
+	}
+	return nil
 }
 
 // runName is the same for all processes that one `go test` has started: it is

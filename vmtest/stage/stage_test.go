@@ -143,13 +143,10 @@ func TestMakeLocksBefore(t *testing.T) {
 	if _, err := store.Ensure(t.Context(), first); err != nil {
 		t.Fatal(err)
 	}
-	soon := func() context.Context {
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		t.Cleanup(cancel)
-		return ctx
-	}
-	_, err := store.Ensure(t.Context(), Stage{Name: "second", After: "first", Make: func(context.Context, string, string) error {
-		if _, err := store.Ensure(soon(), first); !errors.Is(err, context.DeadlineExceeded) {
+	_, err := store.Ensure(t.Context(), Stage{Name: "second", After: "first", Make: func(ctx context.Context, _, _ string) error {
+		soon, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		defer cancel()
+		if _, err := store.Ensure(soon, first); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Ensure of what is being made from = %v, want to wait", err)
 		}
 		return nil
@@ -206,6 +203,13 @@ func TestCleanAll(t *testing.T) {
 			}
 		}
 		return n
+	}
+	if _, err := Open(t.Context(), dir, func(name string) string { return map[string]string{FromVariable: "bootd"}[name] }); !errors.Is(err, ErrUnknown) {
+		t.Errorf("Open with a %s that is not there = %v, want ErrUnknown", FromVariable, err)
+	}
+	both := map[string]string{FromVariable: "x", CleanAllVariable: "1"}
+	if _, err := Open(t.Context(), dir, func(name string) string { return both[name] }); err == nil {
+		t.Errorf("Open with %s and %s = nil, want an error", FromVariable, CleanAllVariable)
 	}
 	open := func(variables map[string]string) Store {
 		s, err := Open(t.Context(), dir, func(name string) string { return variables[name] }, cache)
