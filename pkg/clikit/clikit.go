@@ -62,10 +62,11 @@ type Doc struct {
 }
 
 // Where New keeps a Doc, and that an app does nothing without a command, in the
-// app's metadata.
+// app's metadata; and Run, how many arguments stood before "--".
 const (
 	docKey          = "nixos-go/doc"
 	needsCommandKey = "nixos-go/needs-command"
+	dashesKey       = "nixos-go/dashes"
 )
 
 // New gives an app the habits of all tools. The app's Usage is one line
@@ -157,6 +158,7 @@ func Run(ctx context.Context, app *cli.App, args []string, u *ui.UI) int {
 	case line.version:
 		return report(u, name, u.Printf("%s %s", app.Name, Version()))
 	}
+	app.Metadata[dashesKey] = line.dashes
 	err = app.RunContext(ctx, append([]string{app.Name}, line.args...))
 	if cause, ok := errors.AsType[*run.InterruptedError](context.Cause(ctx)); ok && onlyStopped(err) {
 		err = &stoppedError{cause: cause, err: err}
@@ -196,11 +198,14 @@ func onlyStopped(err error) bool {
 // report tells an error and gives the exit status; name is the tool with its command.
 func report(u *ui.UI, name string, err error) int {
 	var usage *UsageError
+	var status *StatusError
 	switch {
 	case err == nil:
 		return StatusOK
 	case errors.Is(err, ErrReported):
 		return StatusFailed
+	case errors.As(err, &status):
+		return status.Status
 	case errors.As(err, &usage):
 		u.Errorf("%v", err)
 		if usage.App != "" {
@@ -256,6 +261,25 @@ func NoArgs(c *cli.Context) error {
 	}
 	return nil
 }
+
+// SplitArgs are the arguments before and after "--", for a command to which that
+// makes a difference.
+func SplitArgs(c *cli.Context) (before, after []string) {
+	args := c.Args().Slice()
+	if at, ok := c.App.Metadata[dashesKey].(int); ok && at >= 0 {
+		return args[:at], args[at:]
+	}
+	return args, nil
+}
+
+// StatusError ends a tool with the status of a program that it has run for the
+// person, and that has told itself what there was to tell.
+type StatusError struct {
+	Status int
+}
+
+// Error names the status.
+func (s *StatusError) Error() string { return fmt.Sprintf("exit status %d", s.Status) }
 
 // ErrReported is a failure that the tool has told already; it only sets the
 // exit status to 1.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -96,6 +97,35 @@ func TestFlagsStandAnywhere(t *testing.T) {
 	}
 }
 
+func TestSplitArgs(t *testing.T) {
+	for _, test := range []struct {
+		line          string
+		before, after []string
+	}{
+		{"", nil, nil},
+		{"one two", []string{"one", "two"}, nil},
+		{"one --", []string{"one"}, nil},
+		{"one -- two --json", []string{"one"}, []string{"two", "--json"}},
+		{"-- two -- three", nil, []string{"two", "--", "three"}},
+		{"enable --pin 1 -- two", nil, []string{"two"}},
+	} {
+		var before, after []string
+		split := func(c *cli.Context) error {
+			before, after = SplitArgs(c)
+			return nil
+		}
+		app := tool(nil)
+		app.Action, app.Commands[0].Action = split, split
+		u := ui.New(&bytes.Buffer{}, &bytes.Buffer{}, ui.Options{})
+		if status := Run(t.Context(), app, strings.Fields(test.line), u); status != StatusOK {
+			t.Errorf("%q: status = %d", test.line, status)
+		}
+		if !slices.Equal(before, test.before) || !slices.Equal(after, test.after) {
+			t.Errorf("SplitArgs(%q) = %q, %q, want %q, %q", test.line, before, after, test.before, test.after)
+		}
+	}
+}
+
 func TestUsageErrors(t *testing.T) {
 	for line, want := range map[string]string{
 		"--jason":        "unknown flag --jason: did you mean --json?",
@@ -169,6 +199,7 @@ func TestExitStatus(t *testing.T) {
 		{"failure", errors.New("no disk"), StatusFailed, "error: no disk\n"},
 		{"usage", fmt.Errorf("bad: %w", Usagef("no %s", "path")), StatusUsage, "error: bad: no path\nhint: nixos-example --help shows how it is used\n"},
 		{"reported", fmt.Errorf("x: %w", ErrReported), StatusFailed, ""},
+		{"of a program", fmt.Errorf("x: %w", &StatusError{Status: 7}), 7, ""},
 		{"hint", fmt.Errorf("y: %w", WithHint(errors.New("locked"), "unlock %s", "it")), StatusFailed, "error: y: locked\nhint: unlock it\n"},
 		// urfave/cli would end the process with status 9 here.
 		{"exit error", exit, StatusFailed, "error: exit status 9\n"},

@@ -12,6 +12,7 @@ import (
 type line struct {
 	args     []string
 	commands []*cli.Command // the chain of subcommands, outermost first
+	dashes   int            // how many arguments stand before "--"; -1 without it
 	help     bool
 	version  bool
 }
@@ -29,6 +30,7 @@ func parse(app *cli.App, args []string) (line, error) {
 	p := parser{
 		levels: []*level{{name: app.Name, flags: app.Flags}},
 		next:   app.Commands,
+		dashes: -1,
 	}
 	if err := p.read(args); err != nil {
 		return line{commands: p.commands}, err
@@ -42,7 +44,7 @@ type parser struct {
 	commands []*cli.Command
 	flags    [][]string // each with its value, in order
 	args     []string
-	plain    bool // an argument that looks like a flag needs "--"
+	dashes   int // how many arguments stand before "--"; -1 without it
 }
 
 func (p *parser) read(args []string) error {
@@ -50,7 +52,7 @@ func (p *parser) read(args []string) error {
 		arg := args[i]
 		switch {
 		case arg == "--":
-			p.plain = true
+			p.dashes = len(p.args)
 			p.args = append(p.args, args[i+1:]...)
 			return nil
 		case len(arg) < 2 || arg[0] != '-':
@@ -122,7 +124,7 @@ func findBelow(commands []*cli.Command, name string) cli.Flag {
 
 // sorted gives each flag to its command.
 func (p *parser) sorted() (line, error) {
-	result := line{commands: p.commands}
+	result := line{commands: p.commands, dashes: p.dashes}
 	for _, given := range p.flags {
 		name := flagName(given[0])
 		owner := p.owner(name)
@@ -143,7 +145,7 @@ func (p *parser) sorted() (line, error) {
 		}
 		result.args = append(result.args, l.given...)
 	}
-	if p.plain || slices.ContainsFunc(p.args, func(a string) bool { return strings.HasPrefix(a, "-") }) {
+	if p.dashes >= 0 || slices.ContainsFunc(p.args, func(a string) bool { return strings.HasPrefix(a, "-") }) {
 		result.args = append(result.args, "--")
 	}
 	result.args = append(result.args, p.args...)

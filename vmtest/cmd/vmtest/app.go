@@ -45,7 +45,8 @@ func app(env *clikit.Env) *cli.App {
 			{Command: "vmtest run -- ls -l /dev", Does: "run a program in it"},
 			{Command: "vmtest snapshot before", Does: "keep all of it, memory too, under a name"},
 			{Command: "vmtest restore before", Does: "be there again, a second later"},
-			{Command: "vmtest ssh", Does: "a shell in the guest; Ctrl-] leaves it"},
+			{Command: "vmtest ssh", Does: "a shell in the guest, by ssh or on its console"},
+			{Command: "vmtest ssh two -- journalctl -b", Does: "a command line in the guest of the machine called two"},
 			{Command: "vmtest stop", Does: "power off"},
 			{Command: "vmtest clean-from minimal", Does: "forget a stage of the tests and all that came after it"},
 		},
@@ -106,25 +107,53 @@ func (p place) names() ([]string, error) {
 	return names, nil
 }
 
+// action is that of a command: its arguments are checked before anything is
+// looked at, then it does its work in the project.
+func (t *tool) action(arguments func(*cli.Context) error, do func(*cli.Context, place) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if err := arguments(c); err != nil {
+			return err
+		}
+		p, err := t.place(c.Context)
+		if err != nil {
+			return err
+		}
+		return do(c, p)
+	}
+}
+
+// oneName is a usage error unless the arguments are the name of a checkpoint or
+// a stage.
+func oneName(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return clikit.Usagef("want %s", c.Command.ArgsUsage)
+	}
+	return checkName(c.Args().First())
+}
+
+// checkName is a usage error where something cannot have this name.
+func checkName(called string) error {
+	if err := stage.CheckName(called); err != nil {
+		return clikit.Usagef("%v", err)
+	}
+	return nil
+}
+
 // load finds a machine, running or not.
-func (t *tool) load(c *cli.Context) (place, *machine.Machine, error) {
-	p, err := t.place(c.Context)
-	if err != nil {
-		return p, nil, err
+func (p place) load(called string) (*machine.Machine, error) {
+	if err := checkName(called); err != nil {
+		return nil, err
 	}
-	if err := stage.CheckName(c.String("name")); err != nil {
-		return p, nil, clikit.Usagef("%v", err)
-	}
-	m, err := machine.Load(p.machine(c.String("name")))
+	m, err := machine.Load(p.machine(called))
 	if errors.Is(err, os.ErrNotExist) {
-		return p, nil, clikit.WithHint(errors.New("there is no machine "+c.String("name")), name+" up makes one; "+name+" status shows those that there are")
+		return nil, clikit.WithHint(errors.New("there is no machine "+called), name+" up makes one; "+name+" status shows those that there are")
 	}
-	return p, m, err
+	return m, err
 }
 
 // attach finds a machine that runs.
-func (t *tool) attach(c *cli.Context) (*machine.Machine, error) {
-	_, m, err := t.load(c)
+func (p place) attach(c *cli.Context, called string) (*machine.Machine, error) {
+	m, err := p.load(called)
 	if err != nil {
 		return nil, err
 	}

@@ -35,5 +35,6 @@ func buildFull(ctx context.Context, p place, dir string) (machine.Spec, error) {
 	}
 	spec := h.Spec("full", initrd)
 	spec.Cmdline, spec.Reboots = full.Cmdline(), true
+	spec.Network = &machine.Network{Forward: []int{sshPort}, Isolated: true}
 	return spec, nil
 }

@@ -30,39 +30,34 @@ type state struct {
 
 func (t *tool) statusCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "status",
-		Usage: "list machines and what they do",
-		Flags: []cli.Flag{clikit.JSONFlag()},
-		Action: func(c *cli.Context) error {
-			if err := clikit.NoArgs(c); err != nil {
-				return err
-			}
-			p, err := t.place(c.Context)
-			if err != nil {
-				return err
-			}
-			all, err := states(c, p)
-			if err != nil {
-				return err
-			}
-			if c.Bool("json") {
-				return t.env.UI.JSON(all)
-			}
-			if len(all) == 0 {
-				t.env.UI.Infof("there are no machines: %s up makes one", name)
-				return nil
-			}
-			table := &ui.Table{Head: []string{"machine", "status", "arch", "by", "ports", ">size", "folder"}}
-			for _, one := range all {
-				var ports []string
-				for guest, host := range one.Ports {
-					ports = append(ports, guest+" at "+strconv.Itoa(host))
-				}
-				table.Row(one.Name, one.Status, one.Arch, one.Accel, strings.Join(ports, ", "), ui.Size(one.Bytes), one.Dir)
-			}
-			return t.env.UI.Table(table)
-		},
+		Name:   "status",
+		Usage:  "list machines and what they do",
+		Flags:  []cli.Flag{clikit.JSONFlag()},
+		Action: t.action(clikit.NoArgs, t.status),
 	}
+}
+
+func (t *tool) status(c *cli.Context, p place) error {
+	all, err := states(c, p)
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return t.env.UI.JSON(all)
+	}
+	if len(all) == 0 {
+		t.env.UI.Infof("there are no machines: %s up makes one", name)
+		return nil
+	}
+	table := &ui.Table{Head: []string{"machine", "status", "arch", "by", "ports", ">size", "folder"}}
+	for _, one := range all {
+		var ports []string
+		for guest, host := range one.Ports {
+			ports = append(ports, guest+" at "+strconv.Itoa(host))
+		}
+		table.Row(one.Name, one.Status, one.Arch, one.Accel, strings.Join(ports, ", "), ui.Size(one.Bytes), one.Dir)
+	}
+	return t.env.UI.Table(table)
 }
 
 func states(c *cli.Context, p place) ([]state, error) {

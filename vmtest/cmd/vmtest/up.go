@@ -13,7 +13,6 @@ import (
 	"nixos-go/pkg/clikit"
 	"nixos-go/vmtest/accel"
 	"nixos-go/vmtest/machine"
-	"nixos-go/vmtest/stage"
 )
 
 func (t *tool) guestFlag() cli.Flag {
@@ -25,31 +24,26 @@ func (t *tool) guestFlag() cli.Flag {
 
 func (t *tool) setupCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "setup",
-		Usage: "fetch and build what a guest needs",
-		Flags: []cli.Flag{t.guestFlag()},
-		Action: func(c *cli.Context) error {
-			if err := clikit.NoArgs(c); err != nil {
-				return err
-			}
-			p, err := t.place(c.Context)
-			if err != nil {
-				return err
-			}
-			g, err := t.guest(c.String("guest"))
-			if err != nil {
-				return err
-			}
-			if _, err := t.prepare(c.Context, p, g); err != nil {
-				return err
-			}
-			for _, g := range t.guests {
-				t.env.UI.Infof("guest %s: %s", g.name, g.about)
-			}
-			t.env.UI.Hintf("%s up --guest %s boots it", name, g.name)
-			return nil
-		},
+		Name:   "setup",
+		Usage:  "fetch and build what a guest needs",
+		Flags:  []cli.Flag{t.guestFlag()},
+		Action: t.action(clikit.NoArgs, t.setup),
 	}
+}
+
+func (t *tool) setup(c *cli.Context, p place) error {
+	g, err := t.guest(c.String("guest"))
+	if err != nil {
+		return err
+	}
+	if _, err := t.prepare(c.Context, p, g); err != nil {
+		return err
+	}
+	for _, g := range t.guests {
+		t.env.UI.Infof("guest %s: %s", g.name, g.about)
+	}
+	t.env.UI.Hintf("%s up --guest %s boots it", name, g.name)
+	return nil
 }
 
 // prepare makes a guest's files, and finds out how it runs here.
@@ -84,18 +78,11 @@ func (t *tool) upCommand() *cli.Command {
 			nameFlag(), t.guestFlag(), timeoutFlag(),
 			&cli.StringFlag{Name: "from", Usage: "begin at the checkpoint `NAME`"},
 		},
-		Action: t.up,
+		Action: t.action(clikit.NoArgs, t.up),
 	}
 }
 
-func (t *tool) up(c *cli.Context) error {
-	if err := clikit.NoArgs(c); err != nil {
-		return err
-	}
-	p, err := t.place(c.Context)
-	if err != nil {
-		return err
-	}
+func (t *tool) up(c *cli.Context, p place) error {
 	m, err := t.machine(c, p)
 	if err != nil {
 		return err
@@ -106,8 +93,8 @@ func (t *tool) up(c *cli.Context) error {
 // machine finds the machine or makes it.
 func (t *tool) machine(c *cli.Context, p place) (*machine.Machine, error) {
 	called := c.String("name")
-	if err := stage.CheckName(called); err != nil {
-		return nil, clikit.Usagef("%v", err)
+	if err := checkName(called); err != nil {
+		return nil, err
 	}
 	m, err := machine.Load(p.machine(called))
 	switch {
@@ -167,34 +154,33 @@ func (t *tool) stopCommand() *cli.Command {
 			&cli.BoolFlag{Name: "kill", Usage: "pull the plug, for a guest that does not answer"},
 			&cli.DurationFlag{Name: "timeout", Value: 2 * time.Minute, Usage: "how long the guest may take: `TIME`"},
 		},
-		Action: func(c *cli.Context) error {
-			if err := clikit.NoArgs(c); err != nil {
-				return err
-			}
-			_, m, err := t.load(c)
-			if err != nil {
-				return err
-			}
-			err = m.Attach(c.Context)
-			if errors.Is(err, machine.ErrStopped) {
-				t.env.UI.Donef("%s is not running", m.Spec.Name)
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if c.Bool("kill") {
-				err = m.Stop()
-			} else {
-				ctx, cancel := context.WithTimeoutCause(c.Context, c.Duration("timeout"), errors.New("--timeout is over"))
-				defer cancel()
-				err = m.PowerOff(ctx)
-			}
-			if err != nil {
-				return clikit.WithHint(err, name+" stop --kill does not ask the guest")
-			}
-			t.env.UI.Donef("%s is off", m.Spec.Name)
-			return nil
-		},
+		Action: t.action(clikit.NoArgs, t.stop),
 	}
+}
+
+func (t *tool) stop(c *cli.Context, p place) error {
+	m, err := p.load(c.String("name"))
+	if err != nil {
+		return err
+	}
+	err = m.Attach(c.Context)
+	if errors.Is(err, machine.ErrStopped) {
+		t.env.UI.Donef("%s is not running", m.Spec.Name)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if c.Bool("kill") {
+		err = m.Stop()
+	} else {
+		ctx, cancel := context.WithTimeoutCause(c.Context, c.Duration("timeout"), errors.New("--timeout is over"))
+		defer cancel()
+		err = m.PowerOff(ctx)
+	}
+	if err != nil {
+		return clikit.WithHint(err, name+" stop --kill does not ask the guest")
+	}
+	t.env.UI.Donef("%s is off", m.Spec.Name)
+	return nil
 }

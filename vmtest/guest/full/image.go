@@ -221,6 +221,7 @@ func writeSystem(root string, system System) error {
 		"etc/immutability": "/run/current-system/etc/immutability",
 		"etc/nixos-go":     "/run/current-system/etc/nixos-go",
 		"etc/systemd/system/multi-user.target.wants/vm-agent.service": "../vm-agent.service",
+		"etc/systemd/system/sockets.target.wants/vm-ssh.socket":       "../vm-ssh.socket",
 		"etc/systemd/system/default.target":                           "/usr/lib/systemd/system/multi-user.target",
 	}
 	for name, text := range system.Units {

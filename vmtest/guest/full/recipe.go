@@ -50,6 +50,7 @@ func packages() []string {
 		"libtss2-esys-3.0.2-0t64", "libtss2-mu-4.0.1-0t64", "libtss2-rc0t64", "libtss2-tcti-device0t64",
 		"efitools", "sbsigntool", "openssl",
 		"procps", "iproute2", "git", "jq", "attr", "acl", "zstd",
+		"openssh-server", "sudo",
 	}
 }
 
@@ -82,6 +83,8 @@ func masked() []string {
 		"systemd-journal-catalog-update.service", "systemd-sysusers.service", "modprobe@drm.service",
 		"modprobe@efi_pstore.service", "dev-hugepages.mount", "dev-mqueue.mount", "sys-fs-fuse-connections.mount",
 		"proc-sys-fs-binfmt_misc.automount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount",
+		// There is a socket of ours for it.
+		"ssh.service", "ssh.socket", "sshd-unix-local.socket", "sshd-vsock.socket", "sshd-keygen.service",
 		// What is measured beside the boot would make PCR values depend on it.
 		"systemd-pcrlock.socket", "systemd-networkd.service", "systemd-networkd.socket", "systemd-hibernate-clear.service",
 	}
