@@ -87,7 +87,7 @@ func TestVM_NixOS(t *testing.T) {
 // nixosMachine is what the steps of the lane work on.
 func nixosMachine(t *testing.T, ctx context.Context, guest *machine.Machine, root, dir string) *nixos.Machine {
 	t.Helper()
-	key, line, err := nixos.NewKey()
+	key, err := guest.SSHKey()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,9 +107,9 @@ func nixosMachine(t *testing.T, ctx context.Context, guest *machine.Machine, roo
 	return &nixos.Machine{
 		Console: guest,
 		Connect: func(ctx context.Context) (nixos.Remote, error) {
-			return nixos.Dial(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(guest.Port(22))), key)
+			return nixos.Dial(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(guest.Port(22))), key.Signer)
 		},
-		Key: line, Flake: archive.Stdout, Tools: tools,
+		Key: key.Authorized, Flake: archive.Stdout, Tools: tools,
 		Host: "VM-TEST", Disk: "/dev/vda", Passphrase: full.Passphrase,
 	}
 }

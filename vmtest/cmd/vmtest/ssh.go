@@ -51,21 +51,19 @@ func (t *tool) ssh(c *cli.Context, p place) error {
 	if err != nil {
 		return err
 	}
-	// The machine's sockets serve one at a time: others may want them while this
-	// goes on.
 	defer m.Detach()
 	port := m.Port(sshPort)
 	if port == 0 || c.Bool("console") {
 		return t.console(c.Context, m, command)
 	}
-	if err := admit(c.Context, m); err != nil {
-		return clikit.WithHint(err, "%s ssh --console shows what it does", name)
-	}
 	key, err := m.SSHKey()
 	if err != nil {
 		return err
 	}
-	m.Detach()
+	if err := admit(c.Context, m, key.Authorized); err != nil {
+		return clikit.WithHint(err, "%s ssh --console shows what it does", name)
+	}
+	m.Detach() // its sockets serve one at a time, and others may want them meanwhile
 	t.env.UI.Infof("%s by ssh, as root", m.Spec.Name)
 	terminal := isTerminal(os.Stdin) && isTerminal(os.Stdout)
 	_, err = t.env.Host.Run(c.Context, sshTo(port, key.File, terminal, command))
@@ -80,19 +78,14 @@ const sshPort = 22
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
-// admit lets the machine's own key in. The agent puts it there each time: a reset
-// of the guest takes it away.
-func admit(ctx context.Context, m *machine.Machine) error {
-	key, err := m.SSHKey()
-	if err != nil {
-		return err
-	}
+// admit lets the key of a line of authorized_keys(5) in. The agent puts it there
+// each time: a reset of the guest takes it away.
+func admit(ctx context.Context, m *machine.Machine, key string) error {
 	return m.Within(ctx, func(ctx context.Context) error {
 		if err := answers(ctx, m); err != nil {
 			return err
 		}
-		_, err := m.Agent().Shell(ctx, `umask 077; mkdir -p /root/.ssh; cd /root/.ssh; grep -qxsF "$1" authorized_keys || echo "$1" >> authorized_keys`,
-			key.Authorized)
+		_, err := m.Agent().Shell(ctx, `umask 077; mkdir -p /root/.ssh; cd /root/.ssh; grep -qxsF "$1" authorized_keys || echo "$1" >> authorized_keys`, key)
 		return err
 	})
 }

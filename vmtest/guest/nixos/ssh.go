@@ -3,8 +3,6 @@ package nixos
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -14,20 +12,6 @@ import (
 
 	"golang.org/x/crypto/ssh"
 )
-
-// NewKey makes a key for one run: what opens the live system, and its line in
-// authorized_keys.
-func NewKey() (ssh.Signer, string, error) {
-	_, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, "", err
-	}
-	signer, err := ssh.NewSignerFromKey(private)
-	if err != nil {
-		return nil, "", err
-	}
-	return signer, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))), nil
-}
 
 // SSH is a connection to a guest.
 type SSH struct {
